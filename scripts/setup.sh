@@ -3,6 +3,7 @@
 # source it; called on its own it installs what the build needs. Whatever is there already is left alone. Installed
 # Python packages go to folders below the user's cache, which all clones share. Everything is said on standard error.
 set -euo pipefail
+trap 'exit 130' INT  # pip catches Ctrl-C and then just fails
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 torch_version=2.13.0
@@ -39,6 +40,7 @@ locked() {
     return 1
   fi
   (
+    trap 'exit 130' INT
     flock --nonblock 9 || { say "waiting for another set-up that is writing to $cache"; flock 9; }
     "$@"
   ) 9>"$cache/lock"
@@ -95,12 +97,11 @@ ensure_packages() {
   if [ ${#missing[@]} != 0 ]; then
     command -v ccache >/dev/null || missing+=(ccache)
     command -v apt-get >/dev/null || die 2 "missing, and there is no apt-get to install it with: ${missing[*]}"
-    as_root true || die 2 "some packages are missing; as root, or with sudo: apt-get install ${missing[*]}"
+    as_root true || die 2 "some packages are missing; ask for, as root: apt-get update && apt-get install ${missing[*]}"
     say "installing with apt-get: ${missing[*]}"
     apt=(env DEBIAN_FRONTEND=noninteractive apt-get --quiet --assume-yes --no-install-recommends)
-    apt-cache show "${missing[@]}" >/dev/null 2>&1 || as_root "${apt[@]}" update >&2
-    # The lists may be old and name files that are gone.
-    as_root "${apt[@]}" install "${missing[@]}" >&2 ||
+    # Without the lists nothing is found; old lists name files that are gone.
+    { apt-cache show "${missing[@]}" >/dev/null 2>&1 && as_root "${apt[@]}" install "${missing[@]}" >&2; } ||
       { as_root "${apt[@]}" update >&2 && as_root "${apt[@]}" install "${missing[@]}" >&2; } ||
       die 1 "apt-get could not install ${missing[*]} (see above)"
   fi
