@@ -122,8 +122,8 @@ int tasks_on_node(const std::string& name, const std::string& list, int node) {
     if (node < first_node) return *tasks;
     begin = end + 1;
   }
-  TORCH_CHECK_VALUE(false, "SLURM_NODEID is ", node, ", but ", name, " (", list, ") names ", first_node,
-                    " nodes: ", kSlurmRemedy);
+  C10_THROW_ERROR(ValueError, c10::str("SLURM_NODEID is ", node, ", but ", name, " (", list, ") names ", first_node,
+                                       " nodes: ", kSlurmRemedy));
 }
 
 std::optional<LaunchEnv> read_slurm(const EnvGetter& get) {

@@ -61,8 +61,8 @@ ListeningSocket listen_on(const std::string& address, int port) {
   }
   if (list) error = std::strerror(errno);
   if (fd >= 0) close(fd);
-  TORCH_CHECK_WITH(DistBackendError, false, "cannot listen on ", address, " port ", port, " (", error,
-                   "): choose another MASTER_PORT if another program uses this one");
+  C10_THROW_ERROR(DistBackendError, c10::str("cannot listen on ", address, " port ", port, " (", error,
+                                             "): choose another MASTER_PORT if another program uses this one"));
 }
 
 // One attempt to connect, which ends at `deadline` at the latest. Returns why it failed, or an empty string.
@@ -197,9 +197,9 @@ c10::intrusive_ptr<c10d::Store> rendezvous(const LaunchEnv& env, std::chrono::mi
   } catch (const c10::DistBackendError&) {
     throw;
   } catch (const c10::DistError& error) {
-    TORCH_CHECK_WITH(DistBackendError, false, "rank ", env.rank, " failed to use the store at ",
-                     store_place(env.master_addr, env.master_port), " (", error.what_without_backtrace(),
-                     "): ", port_hint);
+    C10_THROW_ERROR(DistBackendError, c10::str("rank ", env.rank, " failed to use the store at ",
+                                               store_place(env.master_addr, env.master_port), " (",
+                                               error.what_without_backtrace(), "): ", port_hint));
   }
 }
 
@@ -217,8 +217,9 @@ std::string interface_address(const std::string& name) {
     }
     names += c10::str(names.empty() ? "" : ", ", entry->ifa_name);
   }
-  TORCH_CHECK_VALUE(false, "\"", name, "\" is no network interface with an IPv4 address on this host: choose one of ",
-                    names);
+  C10_THROW_ERROR(
+      ValueError,
+      c10::str("\"", name, "\" is no network interface with an IPv4 address on this host: ", "choose one of ", names));
 }
 
 }  // namespace optp
