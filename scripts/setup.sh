@@ -90,6 +90,7 @@ ensure_packages() {
   have_header nlohmann/json.hpp || missing+=(nlohmann-json3-dev)
   if [ "$1" = tests ]; then
     have_header gtest/gtest.h || missing+=(libgtest-dev)
+    have_header gmock/gmock.h || missing+=(libgmock-dev)
   fi
   if [ -z "$torch_dir" ] || [ "$1" = tests ]; then
     base_python >/dev/null || missing+=(python3-venv)
