@@ -77,15 +77,16 @@ int count_signals(const optp::LaunchEnv& env) {
 }
 
 int sleep_ready(const optp::LaunchEnv& env) {
-  optp::rendezvous(env, std::chrono::seconds(60));
   if (env.rank == 0) std::cout << "ready" << std::endl;
   return sleep_long();
 }
 
 int behave(const std::string& how, const optp::LaunchEnv& env) {
   const bool first = env.rank == 0;
-  if (how == "meet") return meet(env);
   if (how == "describe") return describe(env.rank);
+  if (how == "deaf") std::signal(SIGINT, SIG_IGN);
+  optp::rendezvous(env, std::chrono::seconds(60));  // on a busy machine a rank can start seconds after another
+  if (how == "meet") return meet(env);
   if (how == "same-error") return say("optp: bad input", 2);
   if (how == "one-error") return first ? sleep_long() : say("first line\nsecond line", 2);
   if (how == "other-error") return first ? say("rank 0 speaks", 0) : say("rank 1 speaks", 3);
@@ -100,8 +101,7 @@ int behave(const std::string& how, const optp::LaunchEnv& env) {
     for (int line = 0; line < 20000; ++line) std::cout << "line " << line << "\n";
     return 4;
   }
-  if (how == "sleep") return sleep_ready(env);
-  if (how == "deaf") return std::signal(SIGINT, SIG_IGN), sleep_ready(env);
+  if (how == "sleep" || how == "deaf") return sleep_ready(env);
   if (how == "count-signals") return count_signals(env);
   return say("unknown behaviour " + how, 99);
 }
