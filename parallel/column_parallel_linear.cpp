@@ -1,0 +1,48 @@
+#include "parallel/column_parallel_linear.h"
+
+#include <ATen/ATen.h>
+
+#include <ostream>
+#include <utility>
+
+#include "parallel/mappings.h"
+#include "parallel/product.h"
+
+namespace optp {
+
+ColumnParallelLinearImpl::ColumnParallelLinearImpl(ColumnParallelLinearOptions options_, ProcessGroup group)
+    : options(std::move(options_)),
+      group_(std::move(group)),
+      layout_(options.out_features(), group_.size(), options.block()),
+      forward_site_(options.name() + " forward"),
+      backward_site_(options.name() + " backward") {
+  ColumnParallelLinearImpl::reset();
+}
+
+void ColumnParallelLinearImpl::reset() {
+  const int64_t rows = layout_.range(group_.rank()).size;
+  weight = register_parameter("weight", at::empty({rows, options.in_features()}, options.tensor_options()));
+  if (options.bias()) bias = register_parameter("bias", at::empty({rows}, options.tensor_options()));
+}
+
+void ColumnParallelLinearImpl::pretty_print(std::ostream& stream) const {
+  stream << "optp::ColumnParallelLinear(in_features=" << options.in_features()
+         << ", out_features=" << options.out_features() << ", local=" << layout_.range(group_.rank()).size
+         << ", bias=" << options.bias() << ")";
+}
+
+at::Tensor ColumnParallelLinearImpl::forward(const at::Tensor& input) {
+  const at::Tensor shared = options.copy_input() ? copy_to(input, group_, backward_site_) : input;
+  const at::Tensor output = product(shared, weight, bias);
+  return options.gather_output() ? gather_from(output, -1, layout_, group_, forward_site_) : output;
+}
+
+std::map<std::string, ParameterShard> ColumnParallelLinearImpl::sharded_parameters() const {
+  const int64_t part = group_.rank();
+  std::map<std::string, ParameterShard> shards;
+  shards["weight"] = {{options.out_features(), options.in_features()}, 0, layout_, part};
+  if (options.bias()) shards["bias"] = {{options.out_features()}, 0, layout_, part};
+  return shards;
+}
+
+}  // namespace optp

@@ -1,0 +1,42 @@
+#include "parallel/mesh.h"
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+
+#include <exception>
+
+namespace optp {
+namespace {
+
+ProcessGroup connect(const c10::intrusive_ptr<c10d::Store>& store, const std::string& name, int64_t rank, int64_t size,
+                     const Mesh::Options& mesh) {
+  if (size == 1) return {};
+  try {
+    auto options = c10d::ProcessGroupGloo::Options::create(mesh.timeout);
+    options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(mesh.address));
+    auto prefixed = c10::make_intrusive<c10d::PrefixStore>(name, store);
+    prefixed->setTimeout(mesh.timeout);
+    return {c10::make_intrusive<c10d::ProcessGroupGloo>(prefixed, static_cast<int>(rank), static_cast<int>(size),
+                                                        options),
+            name.substr(0, name.find('/'))};
+  } catch (const std::exception& error) {
+    C10_THROW_ERROR(DistBackendError, c10::str("rank ", rank, " of ", size, " of the ", name,
+                                               " group could not connect over ", mesh.address, " within ",
+                                               mesh.timeout.count() / 1000, " s; check that all ranks were started: ",
+                                               error.what()));
+  }
+}
+
+}  // namespace
+
+Mesh::Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t world_size, const Options& options) {
+  const auto [tp, dp] = std::pair{options.tp, options.dp};
+  TORCH_CHECK_VALUE(tp >= 1 && dp >= 1 && tp * dp == world_size, "a mesh of tp ", tp, " x dp ", dp, " needs ", tp * dp,
+                    " ranks, but there are ", world_size, ": start as many ranks as tp x dp.");
+  TORCH_CHECK_VALUE(rank >= 0 && rank < world_size, "rank ", rank, " is outside a world of ", world_size, ".");
+  world_ = connect(store, "world", rank, world_size, options);
+  tensor_ = connect(store, c10::str("tensor/", rank / tp), rank % tp, tp, options);
+  data_ = connect(store, c10::str("data/", rank % tp), rank / tp, dp, options);
+}
+
+}  // namespace optp

@@ -1,0 +1,45 @@
+// World rank -> (data, tensor) coordinates, and the process group of each axis.
+#pragma once
+
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include <chrono>
+#include <string>
+
+#include "parallel/process_group.h"
+
+namespace optp {
+
+/// tp x dp ranks. Tensor-parallel ranks are neighbours: world rank = data rank * tp + tensor rank.
+///
+/// `tensor()` joins the ranks that share one copy of the model, `data()` the ranks that hold the same shard of different
+/// copies, `world()` all of them. Cheap to copy.
+class Mesh {
+ public:
+  /// One rank, nothing to talk to.
+  Mesh() = default;
+
+  struct Options {
+    int64_t tp = 1;
+    int64_t dp = 1;
+    /// Longest wait for another rank, in every collective.
+    std::chrono::milliseconds timeout = std::chrono::minutes(5);
+    /// IPv4 address that Gloo binds to and tells its peers.
+    std::string address = "127.0.0.1";
+  };
+
+  /// Connects the ranks over Gloo. Call it on every rank, with the same store and options; returns when all are there.
+  /// Throws c10::ValueError unless tp * dp == world_size, c10::DistBackendError when a rank does not come.
+  Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t world_size, const Options& options);
+
+  const ProcessGroup& tensor() const { return tensor_; }
+  const ProcessGroup& data() const { return data_; }
+  const ProcessGroup& world() const { return world_; }
+
+ private:
+  ProcessGroup tensor_;
+  ProcessGroup data_;
+  ProcessGroup world_;
+};
+
+}  // namespace optp

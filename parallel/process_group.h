@@ -1,0 +1,88 @@
+// A value over c10d::Backend: the collectives that tensor parallelism needs, with errors that say where, and counts.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "parallel/shard.h"
+
+namespace optp {
+
+/// A collective that is about to run, as a CollectiveHook sees it.
+struct Collective {
+  std::string_view operation;  ///< "all_reduce", "all_gather", "reduce_scatter", "broadcast" or "barrier"
+  std::string_view site;       ///< who asked, e.g. "model.decoder.layers.3.fc2 forward"
+  at::Tensor& buffer;          ///< this rank's contribution; undefined for a barrier
+};
+
+/// Called before every collective of a group. Returns false to drop the call on this rank. Meant for tracing and for
+/// breaking a model on purpose (see src/verify/faults.h); all ranks must agree on what is dropped.
+using CollectiveHook = std::function<bool(const Collective&)>;
+
+/// What the calls of one site added up to.
+struct CollectiveCount {
+  int64_t calls = 0;
+  int64_t bytes = 0;  ///< of the tensors handed in by this rank, whatever the algorithm then sends
+  double seconds = 0;
+};
+
+/// The ranks that run a collective together. Cheap to copy: copies share the connection, the counts and the hook.
+///
+/// A group of one is an ordinary group whose collectives return at once, so serial code needs no branches. All ranks of
+/// a group must make the same calls in the same order with the same sizes. A peer that is gone or does not answer
+/// within the group's time limit is a c10::DistBackendError that names the collective, the site and this rank.
+class ProcessGroup {
+ public:
+  /// A group of one rank.
+  ProcessGroup();
+
+  /// `name` says what the group is for ("tensor", "data", "world") and appears in errors.
+  ProcessGroup(c10::intrusive_ptr<c10d::Backend> backend, std::string name);
+
+  int64_t rank() const;
+  int64_t size() const;
+  const std::string& name() const;
+
+  /// Reduces `tensor` (any shape, same on every rank) in place; every rank ends with the same bits.
+  /// `tensor` must be fresh: nothing that autograd saved may share its memory. A tensor that is not contiguous is copied.
+  void all_reduce_(at::Tensor& tensor, std::string_view site,
+                   c10d::ReduceOp::RedOpType op = c10d::ReduceOp::RedOpType::SUM) const;
+
+  /// Puts the parts of dimension `dim` together: rank r contributes layout.range(r).size elements of it and every rank
+  /// gets all layout.total().
+  at::Tensor all_gather(const at::Tensor& part, int64_t dim, const ShardLayout& layout, std::string_view site) const;
+
+  /// Adds `whole` over the ranks and returns this rank's part, layout.range(rank()), of dimension `dim`.
+  at::Tensor reduce_scatter(const at::Tensor& whole, int64_t dim, const ShardLayout& layout,
+                            std::string_view site) const;
+
+  /// Overwrites `tensor` with the one of rank `root`; the same shape and dtype on every rank.
+  void broadcast_(at::Tensor& tensor, int64_t root, std::string_view site) const;
+
+  /// Returns when every rank has called it.
+  void barrier(std::string_view site) const;
+
+  /// Counts by site, since the group was made or reset_counts() was called.
+  const std::map<std::string, CollectiveCount, std::less<>>& counts() const;
+  void reset_counts();
+
+  /// Replaces the hook; an empty one removes it.
+  void set_hook(CollectiveHook hook);
+
+ private:
+  struct State;
+
+  // Runs `start` unless the hook drops it, waits for its work, counts it, and gives a failure its context.
+  bool run(std::string_view operation, std::string_view site, at::Tensor& buffer,
+           const std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>& start) const;
+
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace optp

@@ -1,0 +1,72 @@
+// A linear layer whose input features are shared by the ranks of a group.
+#pragma once
+
+#include <c10/core/TensorOptions.h>
+#include <torch/arg.h>
+#include <torch/nn/cloneable.h>
+#include <torch/nn/pimpl.h>
+
+#include <map>
+#include <string>
+
+#include "parallel/parameter_shard.h"
+#include "parallel/process_group.h"
+#include "parallel/shard.h"
+
+namespace optp {
+
+struct RowParallelLinearOptions {
+  RowParallelLinearOptions(int64_t in_features, int64_t out_features)
+      : in_features_(in_features), out_features_(out_features) {}
+
+  /// Size of each input row of the whole layer.
+  TORCH_ARG(int64_t, in_features);
+  /// Size of each output row.
+  TORCH_ARG(int64_t, out_features);
+  TORCH_ARG(bool, bias) = true;
+  /// The input is this rank's range of the features already, as ColumnParallelLinear leaves it.
+  TORCH_ARG(bool, input_is_parallel) = true;
+  /// Input features that stay together on a rank (a head's size, for example).
+  TORCH_ARG(int64_t, block) = 1;
+  /// Name of the layer in errors and communication counts.
+  TORCH_ARG(std::string, name) = "row_parallel_linear";
+  TORCH_ARG(at::TensorOptions, tensor_options);
+};
+
+/// y = x W^T + b with W [out_features, in_features] cut by columns (the rows of W^T, hence the name):
+///
+///                       [ W0^T ]  rank 0
+///     [ x0 | x1 ]   *   [------]            ->  y = x0 W0^T + x1 W1^T + b    y [.., out_features] on every rank
+///                       [ W1^T ]  rank 1
+///
+/// Forward adds the partial products over the ranks; the bias is added once, after the sum. Backward communicates only
+/// when the input was whole. Parameters: `weight` [out_features, local in_features]; `bias` [out_features], whole on
+/// every rank. They are uninitialised memory until they are filled, as in ColumnParallelLinear.
+class RowParallelLinearImpl : public torch::nn::Cloneable<RowParallelLinearImpl>, public ShardedModule {
+ public:
+  /// Throws c10::ValueError when group.size() ranks cannot share the input features.
+  RowParallelLinearImpl(RowParallelLinearOptions options, ProcessGroup group);
+
+  void reset() override;
+  void pretty_print(std::ostream& stream) const override;
+
+  /// input [.., local in_features] (all of them unless input_is_parallel) -> [.., out_features], the same on every rank.
+  at::Tensor forward(const at::Tensor& input);
+
+  std::map<std::string, ParameterShard> sharded_parameters() const override;
+  const ShardLayout& layout() const { return layout_; }
+
+  RowParallelLinearOptions options;
+  at::Tensor weight;
+  at::Tensor bias;
+
+ private:
+  ProcessGroup group_;
+  ShardLayout layout_;
+  std::string forward_site_;
+  std::string backward_site_;
+};
+
+TORCH_MODULE(RowParallelLinear);
+
+}  // namespace optp
