@@ -56,7 +56,7 @@ const Measurement* CheckResult::worst() const {
 }
 
 bool VerifyReport::passed() const {
-  return !checks.empty() &&
+  return fault.empty() && !checks.empty() &&
          std::all_of(checks.begin(), checks.end(), [](const CheckResult& check) { return check.passed(); });
 }
 

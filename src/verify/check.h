@@ -1,6 +1,7 @@
 // What a verification found: the measurements of each check, and the report that holds them all.
 #pragma once
 
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <utility>
@@ -44,6 +45,7 @@ struct VerifyReport {
   double seconds = 0;
   std::string finished_at;  ///< local time, ISO 8601
 
+  /// Whether there were checks and all passed. A model that was broken on purpose never passes, caught or not.
   bool passed() const;
   /// Names of the checks that failed.
   std::vector<std::string> failed() const;

@@ -1,0 +1,131 @@
+#include "src/cli/common_options.h"
+
+#include <ATen/Parallel.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "parallel/launch_env.h"
+#include "parallel/rendezvous.h"
+#include "src/checkpoint/atomic_file.h"
+#include "src/launch/local_ranks.h"
+#include "src/log.h"
+
+namespace optp::cli {
+
+void add_common_options(CLI::App& command, CommonOptions& options, const std::vector<std::string>& dtypes) {
+  auto* model = command.add_option("--model", options.model, "A preset (opt-tiny, opt-125m, ..., opt-175b) or a folder in "
+                                                            "Hugging Face's layout");
+  if (options.model.empty()) {
+    model->required();
+  } else {
+    model->capture_default_str();
+  }
+  command.add_option("--tp", options.tp, "Ranks that share the model")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--threads", options.threads, "Threads of a rank (default: this host's cores / its ranks)")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--dtype", options.dtype, "Arithmetic")->check(CLI::IsMember(dtypes))->capture_default_str();
+  command.add_option("--seed", options.seed, "Seed of everything random")->capture_default_str();
+  command.add_option("--json", options.json, "Write the result as JSON to this file");
+
+  const char* preset = "Change a preset";
+  command.add_option("--vocab-size", options.vocab_size, "Words")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--hidden-size", options.hidden_size, "Width")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--num-layers", options.num_layers, "Decoder layers")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--num-heads", options.num_heads, "Attention heads")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--ffn-dim", options.ffn_dim, "Width inside the feed-forward (4 x hidden)")
+      ->check(CLI::PositiveNumber)
+      ->group(preset);
+  command.add_option("--max-positions", options.max_positions, "Longest sequence")
+      ->check(CLI::PositiveNumber)
+      ->group(preset);
+
+  const char* processes = "Processes";
+  command.add_option("--comm", options.comm, "Collectives")
+      ->check(CLI::IsMember({"auto", "gloo"}))
+      ->capture_default_str()
+      ->group(processes);
+  command.add_option("--timeout", options.timeout, "Longest wait for another rank, in seconds")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str()
+      ->group(processes);
+  command.add_option("--interface", options.interface, "Network interface between hosts (one host uses loopback)")
+      ->group(processes);
+  command.add_option("--log-level", options.log_level, "Least level said on standard error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
+      ->capture_default_str()
+      ->group(processes);
+  command.add_flag("--quiet", options.quiet, "Say only warnings and errors on standard error")->group(processes);
+  // Read before parsing (config_file.h); here for the help.
+  command.add_option("--config", "Read options from a JSON file, {\"tp\": 2, ...}; the command line wins")
+      ->group(processes);
+}
+
+ModelSource model_of(const CommonOptions& options) {
+  ModelSource source = find_model(options.model);
+  const bool changed = options.vocab_size || options.hidden_size || options.num_layers || options.num_heads ||
+                       options.ffn_dim || options.max_positions;
+  TORCH_CHECK_VALUE(!changed || !source.directory, "--model ", options.model,
+                    " is a folder, whose sizes are fixed; leave out --vocab-size, --hidden-size, --num-layers, "
+                    "--num-heads, --ffn-dim and --max-positions, or name a preset.");
+  OptConfig& config = source.config;
+  if (options.vocab_size) config.vocab_size(*options.vocab_size);
+  if (options.num_layers) config.num_hidden_layers(*options.num_layers);
+  if (options.max_positions) config.max_position_embeddings(*options.max_positions);
+  if (options.hidden_size) {
+    const int64_t hidden = *options.hidden_size;
+    if (config.has_projections()) config.word_embed_proj_dim(std::max<int64_t>(1, hidden / 2));
+    config.hidden_size(hidden).ffn_dim(4 * hidden);
+    // The preset's heads, or the next smaller number that divides the new width.
+    int64_t heads = std::min(config.num_attention_heads(), hidden);
+    while (hidden % heads != 0) --heads;
+    config.num_attention_heads(heads);
+  }
+  if (options.num_heads) config.num_attention_heads(*options.num_heads);
+  if (options.ffn_dim) config.ffn_dim(*options.ffn_dim);
+  config.validate();
+  TORCH_CHECK_VALUE(options.tp <= config.num_attention_heads(), "--tp ", options.tp, " is more than the model's ",
+                    config.num_attention_heads(), " heads; use at most one rank a head.");
+  return source;
+}
+
+at::ScalarType dtype_of(const std::string& name) {
+  return name == "float64" ? at::kDouble : name == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
+Participation join(const CommonOptions& options, const std::vector<std::string>& arguments) {
+  std::optional<LaunchEnv> env = read_launch_env();
+  if (!env && options.tp > 1) return {run_local_ranks(static_cast<int>(options.tp), arguments), {}};
+  if (!env) env = LaunchEnv{};
+  TORCH_CHECK_VALUE(env->world_size == options.tp, "--tp ", options.tp, " needs ", options.tp,
+                    " ranks, but the launcher started ", env->world_size, "; make the two agree.");
+  const LogLevel level = options.quiet                    ? LogLevel::warn
+                         : options.log_level == "debug" ? LogLevel::debug
+                         : options.log_level == "info"  ? LogLevel::info
+                         : options.log_level == "warn"  ? LogLevel::warn
+                                                        : LogLevel::error;
+  set_log(level, env->rank == 0);
+  const auto cores = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+  at::set_num_threads(
+      static_cast<int>(options.threads > 0 ? options.threads : std::max<int64_t>(1, cores / env->local_world_size)));
+
+  const std::chrono::milliseconds timeout(static_cast<int64_t>(options.timeout * 1000));
+  Mesh::Options mesh{.tp = options.tp, .dp = 1, .timeout = timeout};
+  if (!options.interface.empty()) {
+    mesh.address = interface_address(options.interface);
+  } else {
+    TORCH_CHECK_VALUE(env->world_size == env->local_world_size, "the ranks are on several hosts; name the network "
+                      "interface that joins them with --interface.");
+  }
+  return {std::nullopt, Mesh(rendezvous(*env, timeout, options.interface), env->rank, env->world_size, mesh)};
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  AtomicFile file(path);
+  file.write(text.data(), text.size());
+  file.commit();
+}
+
+}  // namespace optp::cli

@@ -1,0 +1,25 @@
+#include "src/log.h"
+
+#include <iostream>
+
+namespace optp {
+namespace {
+
+LogLevel least_level = LogLevel::info;
+bool this_rank_speaks = true;
+
+}  // namespace
+
+void set_log(LogLevel least, bool speaks) {
+  least_level = least;
+  this_rank_speaks = speaks;
+}
+
+bool log_enabled(LogLevel level) { return this_rank_speaks && level >= least_level; }
+
+void log_line(LogLevel level, const std::string& text) {
+  // One write a line, so that the lines of several processes do not mix.
+  if (log_enabled(level)) std::cerr << text + "\n" << std::flush;
+}
+
+}  // namespace optp

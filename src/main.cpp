@@ -1,0 +1,68 @@
+// The program `optp`: parses, runs one command, and turns every error into one line and an exit status.
+#include <c10/util/Exception.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "src/cli/commands.h"
+#include "src/cli/config_file.h"
+#include "src/version.h"
+
+namespace {
+
+constexpr int kBadInput = 2;
+constexpr int kRankFailed = 3;
+
+int fail(const std::string& message, int status) {
+  std::cerr << "optp: " + message.substr(0, message.find('\n')) + "\n" << std::flush;
+  return status;
+}
+
+int run(std::vector<std::string> arguments) {
+  arguments = optp::cli::expand_config(arguments);
+  CLI::App app("OPT with tensor parallelism, in C++ on LibTorch.\n"
+               "optp COMMAND --help explains a command; `optp verify` is a good first one.",
+               "optp");
+  app.set_version_flag("--version", std::string("optp ") + optp::kVersion);
+  app.require_subcommand(1);
+  optp::cli::Runner runner;
+  optp::cli::add_verify(app, runner);
+  optp::cli::add_forward(app, runner);
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend() - 1);  // as CLI11 takes them
+    app.parse(reversed);
+  } catch (const CLI::CallForHelp&) {
+    const auto chosen = app.get_subcommands();
+    std::cout << (chosen.empty() ? app.help() : chosen.front()->help());
+    return 0;
+  } catch (const CLI::CallForVersion& version) {
+    std::cout << version.what() << "\n";
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    return fail(std::string(error.what()) + "; see optp --help.", kBadInput);
+  }
+  return runner(arguments);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run({argv, argv + argc});
+  } catch (const c10::DistError& error) {
+    return fail(error.what_without_backtrace(), kRankFailed);
+  } catch (const c10::ValueError& error) {
+    return fail(error.what_without_backtrace(), kBadInput);
+  } catch (const c10::IndexError& error) {
+    return fail(error.what_without_backtrace(), kBadInput);
+  } catch (const c10::Error& error) {
+    return fail(error.what_without_backtrace(), kRankFailed);
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory; use a smaller model or batch, or more ranks.", kRankFailed);
+  } catch (const std::exception& error) {
+    return fail(error.what(), kRankFailed);
+  }
+}

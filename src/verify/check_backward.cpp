@@ -1,0 +1,53 @@
+// Check "backward": one training step on both models.
+#include <ATen/ATen.h>
+
+#include "src/verify/checks.h"
+
+namespace optp {
+
+Measurements check_backward(Session& session) {
+  session.reset_weights();
+  const Batch batch = session.batch(0);
+  const double loss = session.model_loss(batch);
+  const double expected = session.reference_loss(batch);
+  Measurements rows{measure_loss("loss", loss, expected, session.options().loss_tolerance)};
+  for (Measurement& row : measure_gradients(session)) rows.push_back(std::move(row));
+
+  // An SGD step on both, written out: weight - lr * gradient.
+  constexpr double kLearningRate = 0.1;
+  std::vector<double> changed;
+  {
+    at::NoGradGuard no_grad;
+    for (const NamedShard& entry : session.shards()) {
+      at::Tensor weight = entry.tensor;
+      const at::Tensor before = weight.clone();
+      weight.sub_(entry.tensor.grad(), kLearningRate);
+      changed.push_back(weight.equal(before) ? 0 : 1);
+    }
+    session.with_reference([&](OptReferenceImpl& reference) {
+      for (auto& parameter : reference.parameters()) parameter.sub_(parameter.grad(), kLearningRate);
+    });
+  }
+  changed = max_over_ranks(changed, session.world());  // a parameter is updated if any part of it is
+  double unchanged = 0;
+  std::string first;
+  for (size_t i = 0; i < changed.size(); ++i) {
+    const std::string& name = session.shards()[i].name;
+    if (changed[i] != 0 || has_zero_gradient(name)) continue;
+    if (unchanged == 0) first = name;
+    ++unchanged;
+  }
+  rows.push_back(measure("parameters that the step left as they were", unchanged, 0,
+                         unchanged > 0 ? "the first: " + first : "all " + std::to_string(changed.size()) + " updated"));
+
+  const std::vector<Difference> differences = session.compare_parameters();
+  size_t worst = 0;
+  for (size_t i = 0; i < differences.size(); ++i) {
+    if (!(differences[i].max_abs <= differences[worst].max_abs)) worst = i;
+  }
+  rows.push_back(measure("weights after an SGD step (lr 0.1)", differences[worst], 1e-6,
+                         "furthest apart: " + session.shards()[worst].name));
+  return rows;
+}
+
+}  // namespace optp

@@ -1,0 +1,40 @@
+#include "src/verify/training.h"
+
+#include <torch/optim/sgd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+namespace optp {
+
+TrainingCurve train_both(Session& session, int64_t epochs, int64_t batches) {
+  const auto options = torch::optim::SGDOptions(0.1).momentum(0.9);
+  torch::optim::SGD optimizer(session.model()->parameters(), options);
+  std::unique_ptr<torch::optim::SGD> reference_optimizer;
+  session.with_reference([&](OptReferenceImpl& reference) {
+    reference_optimizer = std::make_unique<torch::optim::SGD>(reference.parameters(), options);
+  });
+  TrainingCurve curve;
+  for (int64_t epoch = 0; epoch < epochs; ++epoch) {
+    double model_sum = 0;
+    double reference_sum = 0;
+    for (int64_t index = 0; index < batches; ++index) {
+      const Batch batch = session.batch(index);
+      const double loss = session.model_loss(batch);
+      optimizer.step();
+      const double expected = session.reference_loss(batch);
+      session.with_reference([&](OptReferenceImpl&) { reference_optimizer->step(); });
+      model_sum += loss;
+      reference_sum += expected;
+      const double difference = std::abs(loss - expected);
+      curve.max_difference = std::isfinite(difference) ? std::max(curve.max_difference, difference)
+                                                       : std::numeric_limits<double>::quiet_NaN();
+    }
+    curve.model.push_back(model_sum / static_cast<double>(batches));
+    curve.reference.push_back(reference_sum / static_cast<double>(batches));
+  }
+  return curve;
+}
+
+}  // namespace optp

@@ -1,0 +1,20 @@
+// A short training run of both models on the same batches, for the checks that need one.
+#pragma once
+
+#include <vector>
+
+#include "src/verify/session.h"
+
+namespace optp {
+
+struct TrainingCurve {
+  std::vector<double> model;      ///< mean loss of each epoch
+  std::vector<double> reference;  ///< the same
+  double max_difference = 0;      ///< largest |difference| of any step's loss; NaN if one is not finite
+};
+
+/// Trains both models from where they are: `epochs` passes over `batches` fixed batches, SGD with momentum. Not Adam, which
+/// turns the rounding of a gradient into full-size steps, so that two right programs part. Collective.
+TrainingCurve train_both(Session& session, int64_t epochs, int64_t batches);
+
+}  // namespace optp

@@ -1,0 +1,93 @@
+#include "src/verify/verify.h"
+
+#include <sys/utsname.h>
+#include <torch/version.h>
+
+#include <chrono>
+#include <ctime>
+#include <fstream>
+#include <thread>
+
+#include "src/log.h"
+#include "src/verify/checks.h"
+#include "src/verify/report_words.h"
+#include "src/version.h"
+
+namespace optp {
+namespace {
+
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown processor";
+}
+
+std::string local_time() {
+  const std::time_t now = std::time(nullptr);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", std::localtime(&now));
+  return text;
+}
+
+std::vector<std::pair<std::string, std::string>> facts_of(const VerifyOptions& options, const Mesh& mesh) {
+  utsname system{};
+  uname(&system);
+  const OptConfig& config = options.source.config;
+  std::vector<std::pair<std::string, std::string>> facts;
+  facts.emplace_back("Machine", c10::str(processor_name(), ", ", std::thread::hardware_concurrency(), " cores, ",
+                                         system.sysname, " ", system.release, " ", system.machine));
+  facts.emplace_back("Versions", c10::str("optp ", kVersion, ", LibTorch ", TORCH_VERSION, ", g++ ", __VERSION__));
+  facts.emplace_back("Model", c10::str(options.source.name, ": ", config.num_hidden_layers(), " layers, hidden ",
+                                       config.hidden_size(), ", ", config.num_attention_heads(), " heads, ffn ",
+                                       config.ffn_dim(), ", vocabulary ", config.vocab_size(), ", ",
+                                       config.num_parameters(), " parameters"));
+  facts.emplace_back("Weights", options.source.directory
+                                    ? options.source.directory->string()
+                                    : c10::str("fresh, seed ", options.seed,
+                                               ", drawn so that a mistake in any part shows"));
+  facts.emplace_back("Mesh", c10::str("tp ", mesh.tensor().size(), " x dp ", mesh.data().size(), ", Gloo, a process a rank"));
+  facts.emplace_back("Arithmetic", options.type == at::kDouble ? "float64" : "float32");
+  facts.emplace_back("Inputs", c10::str(options.batch_size, " x ", options.seq_len, " tokens, ",
+                                        options.text.empty() ? "random ids" : c10::str("bytes of a text of ", options.text.size())));
+  return facts;
+}
+
+}  // namespace
+
+VerifyReport run_verification(const VerifyOptions& options, const Mesh& mesh) {
+  TORCH_CHECK_VALUE(options.seq_len >= 2 && options.seq_len <= options.source.config.max_position_embeddings(),
+                    "--seq-len ", options.seq_len, " does not fit the model; use 2 to ",
+                    options.source.config.max_position_embeddings(), ".");
+  for (const int64_t id : options.text) {
+    TORCH_CHECK_VALUE(id < options.source.config.vocab_size(), "the text has token ", id,
+                      ", beyond the vocabulary of ", options.source.config.vocab_size(), "; use a larger --vocab-size.");
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  VerifyReport report;
+  report.facts = facts_of(options, mesh);
+  report.model = options.source.name;
+  report.dtype = options.type == at::kDouble ? "float64" : "float32";
+  report.fault = options.fault;
+  report.tp = mesh.tensor().size();
+  report.dp = mesh.data().size();
+  for (const auto& [key, value] : report.facts) log_line(LogLevel::info, key + ": " + value);
+
+  Session session(options, mesh);
+  for (const std::string& name : options.checks) {
+    log_line(LogLevel::info, "checking " + name + " ...");
+    CheckResult result = run_check(name, session);
+    char seconds[32];
+    std::snprintf(seconds, sizeof seconds, "%.1f s", result.seconds);
+    std::string line = std::string(result.passed() ? "  PASS  " : "  FAIL  ") + name + ", " + seconds;
+    if (!result.passed()) line += ", " + failure_summary(result);
+    log_line(LogLevel::info, line);
+    report.checks.push_back(std::move(result));
+  }
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  report.finished_at = local_time();
+  return report;
+}
+
+}  // namespace optp

@@ -1,0 +1,99 @@
+// The command line, wrong usage first.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "tests/support/program.h"
+
+namespace optp::testing {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+// One line on standard error, nothing on standard output, exit status 2.
+void expect_refused(const Arguments& arguments, const std::string& part, const Environment& environment = {}) {
+  std::string command = "optp";
+  for (const std::string& argument : arguments) command += " " + argument;
+  SCOPED_TRACE(command);
+  const ProgramResult result = run_optp(arguments, environment, 60);
+  EXPECT_EQ(result.status, 2);
+  EXPECT_EQ(result.out, "");
+  EXPECT_TRUE(result.err.starts_with("optp: ")) << result.err;
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+}
+
+TEST(CommandLine, RefusesWrongUsage) {
+  expect_refused({}, "subcommand is required");
+  expect_refused({"vrify"}, "vrify");
+  expect_refused({"verify", "--tpp", "2"}, "--tpp");
+  expect_refused({"verify", "--tp", "0"}, "--tp");
+  expect_refused({"verify", "--tp", "two"}, "--tp");
+  expect_refused({"verify", "--tp", "13"}, "12 heads");
+  expect_refused({"verify", "--checks", "forwards"}, "\"forwards\" is no check");
+  expect_refused({"verify", "--checks", ""}, "--checks");
+  expect_refused({"verify", "--inject", "gremlins"}, "gremlins");
+  expect_refused({"verify", "--inject", "scaled-gradient", "--inject-layer", "12"}, "layers 0 to 11");
+  expect_refused({"verify", "--dtype", "float16"}, "float16");
+  expect_refused({"verify", "--seq-len", "1", "--num-layers", "1", "--hidden-size", "16", "--tp", "1"}, "--seq-len 1");
+  expect_refused({"verify", "--model", "opt-126m"}, "opt-125m");
+  expect_refused({"verify", "--model", "/nowhere"}, "/nowhere");
+  expect_refused({"verify", "--hidden-size", "-3"}, "--hidden-size");
+  expect_refused({"verify", "--num-heads", "7"}, "not a multiple of num_attention_heads 7");
+  expect_refused({"verify", "--model", OPTP_GOLDEN "/base", "--num-layers", "1"}, "whose sizes are fixed");
+  expect_refused({"verify", "--text", "/nowhere"}, "/nowhere does not exist");
+  expect_refused({"forward", "--model", "opt-tiny"}, "--input");
+  expect_refused({"forward", "--model", "opt-tiny", "--input", "/nowhere", "--output", "x"}, "/nowhere");
+}
+
+TEST(CommandLine, RefusesContradictoryEnvironment) {
+  const Arguments verify{"verify", "--model", "opt-tiny", "--tp", "2"};
+  expect_refused(verify, "WORLD_SIZE", {{"RANK", "0"}});
+  expect_refused(verify, "RANK", {{"RANK", "zero"}, {"WORLD_SIZE", "2"}});
+  expect_refused(verify, "RANK", {{"RANK", "2"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "1"}});
+  expect_refused(verify, "MASTER_ADDR", {{"RANK", "0"}, {"WORLD_SIZE", "2"}});
+  expect_refused(verify, "MASTER_PORT",
+                 {{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "port"}});
+  expect_refused(verify, "--tp 2 needs 2 ranks",
+                 {{"RANK", "0"}, {"WORLD_SIZE", "3"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "29500"}});
+}
+
+TEST(CommandLine, HelpTeaches) {
+  const ProgramResult all = run_optp({"--help"});
+  EXPECT_EQ(all.status, 0);
+  EXPECT_NE(all.out.find("verify"), std::string::npos);
+  EXPECT_NE(all.out.find("forward"), std::string::npos);
+  const ProgramResult verify = run_optp({"verify", "--help"});
+  EXPECT_EQ(verify.status, 0);
+  for (const char* option : {"--tp", "--checks", "--inject", "--text", "--json", "--timeout", "Examples"}) {
+    EXPECT_NE(verify.out.find(option), std::string::npos) << option;
+  }
+  EXPECT_TRUE(run_optp({"--version"}).out.starts_with("optp " OPTP_VERSION));
+  EXPECT_EQ(run_optp({"verify", "--list-checks"}).out,
+            "forward\nbackward\ngradients\noptimizers\nmemory\nstability\nend-to-end\n");
+}
+
+TEST(CommandLine, ConfigFileGivesOptionsAndTheCommandLineWins) {
+  const TemporaryFolder folder;
+  write_text(folder / "config.json", R"({"options": {"model": "opt-tiny", "num-layers": 1, "tp": 1, "vocab-size": 300,
+    "checks": "forward", "quiet": true, "seq-len": 9, "text": null}})");
+  const auto report = (folder / "report.txt").string();
+  const ProgramResult result =
+      run_optp({"verify", "--config", (folder / "config.json").string(), "--seq-len=7", "--report", report});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  EXPECT_NE(result.out.find("1 layers"), std::string::npos);
+  EXPECT_NE(result.out.find("2 x 7 tokens"), std::string::npos);
+  EXPECT_EQ(read_file(report), result.out);
+
+  write_text(folder / "unknown.json", R"({"tpp": 2})");
+  expect_refused({"verify", "--config", (folder / "unknown.json").string()}, "--tpp");
+  write_text(folder / "broken.json", "{");
+  expect_refused({"verify", "--config", (folder / "broken.json").string()}, "broken.json is not valid JSON");
+  expect_refused({"verify", "--config", (folder / "absent.json").string()}, "absent.json does not exist");
+}
+
+}  // namespace
+}  // namespace optp::testing
