@@ -1,5 +1,6 @@
 // The program `optp`: parses, runs one command, and turns every error into one line and an exit status.
 #include <c10/util/Exception.h>
+#include <c10/util/Logging.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
@@ -50,6 +51,8 @@ int run(std::vector<std::string> arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // c10d prints stack traces for what reaches the user as one sentence.
+  FLAGS_caffe2_log_level = c10::GLOG_FATAL;
   try {
     return run({argv, argv + argc});
   } catch (const c10::DistError& error) {

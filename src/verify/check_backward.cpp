@@ -11,10 +11,10 @@ Measurements check_backward(Session& session) {
   const double loss = session.model_loss(batch);
   const double expected = session.reference_loss(batch);
   Measurements rows{measure_loss("loss", loss, expected, session.options().loss_tolerance)};
-  for (Measurement& row : measure_gradients(session)) rows.push_back(std::move(row));
+  for (Measurement& row : measure_gradients(session, batch)) rows.push_back(std::move(row));
 
   // An SGD step on both, written out: weight - lr * gradient.
-  constexpr double kLearningRate = 0.1;
+  constexpr double kLearningRate = 0.01;
   std::vector<double> changed;
   {
     at::NoGradGuard no_grad;
@@ -45,7 +45,7 @@ Measurements check_backward(Session& session) {
   for (size_t i = 0; i < differences.size(); ++i) {
     if (!(differences[i].max_abs <= differences[worst].max_abs)) worst = i;
   }
-  rows.push_back(measure("weights after an SGD step (lr 0.1)", differences[worst], 1e-6,
+  rows.push_back(measure("weights after an SGD step (lr 0.01)", differences[worst], 1e-6,
                          "furthest apart: " + session.shards()[worst].name));
   return rows;
 }

@@ -103,7 +103,7 @@ Measurements check_gradients(Session& session) {
                          static_cast<double>(count_unequal_replicas(session, /*gradients=*/false)), 0, "bit for bit"));
   rows.push_back(measure("gradients of replicated parameters that differ between ranks",
                          static_cast<double>(count_unequal_replicas(session, /*gradients=*/true)), 0, "bit for bit"));
-  for (Measurement& row : measure_gradients(session)) rows.push_back(std::move(row));
+  for (Measurement& row : measure_gradients(session, batch)) rows.push_back(std::move(row));
   rows.push_back(measure_calculus(session));
   return rows;
 }

@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <map>
 
+#include "src/log.h"
 #include "src/verify/checks.h"
 #include "src/verify/optimizers.h"
 
@@ -17,6 +20,8 @@ constexpr double kWeightLimit = 1e-5;
 constexpr double kRoundingShare = 1e-4;
 // Largest share of all elements that may be apart by more than kWeightLimit for that reason.
 constexpr double kLargestShare = 0.01;
+// And because of a ReLU whose input is so close to 0 that rounding decides its derivative: a unit's row of fc1, mostly.
+constexpr double kLargestKinkShare = 1e-4;
 
 // On the rank with the reference: marks the elements whose gradient was rounding alone in some step.
 void mark_rounding(const torch::OrderedDict<std::string, at::Tensor>& parameters, std::vector<at::Tensor>& marks) {
@@ -36,9 +41,10 @@ void mark_rounding(const torch::OrderedDict<std::string, at::Tensor>& parameters
 }
 
 struct WeightComparison {
-  Difference tight;     // of the elements that must agree
-  Difference rounding;  // of those whose gradient is rounding
-  double beyond = 0;    // how many of the latter are further apart than kWeightLimit, over all ranks
+  Difference clear;             // of the elements whose gradient is more than rounding
+  Difference rounding;          // of the others
+  double clear_beyond = 0;      // how many of the former are further apart than kWeightLimit, over all ranks
+  double rounding_beyond = 0;   // how many of the latter
 };
 
 WeightComparison compare_weights(Session& session, const std::vector<at::Tensor>& marks) {
@@ -50,26 +56,26 @@ WeightComparison compare_weights(Session& session, const std::vector<at::Tensor>
     for (size_t i = 0; i < marks.size(); ++i) marks_by_name[whole[i].key()] = marks[i];
   });
   std::vector<Difference> differences(2);
-  double beyond = 0;
+  at::Tensor beyond = at::zeros({2}, at::kDouble);
   for (const NamedShard& entry : session.shards()) {
     const bool here = session.has_reference();
     const at::Tensor expected = session.from_reference(here ? whole[entry.name] : at::Tensor(), entry.shard.shape);
     at::Tensor mark = here ? marks_by_name[entry.name].to(at::kByte) : at::empty(entry.shard.shape, at::kByte);
     session.world().broadcast_(mark, 0, "verify marks");
     const at::Tensor small = entry.shard.slice(mark).to(at::kBool);
-    at::Tensor distance = (entry.tensor - entry.shard.slice(expected)).abs_();
+    const at::Tensor distance = (entry.tensor - entry.shard.slice(expected)).abs_();
     const double largest = expected.abs().amax().item<double>();
-    const auto far = static_cast<double>(distance.gt(kWeightLimit).logical_and_(small).sum().item<int64_t>());
-    const double most = distance.amax().item<double>();
     differences[0].add_distance(distance.masked_fill(small, 0), largest);
-    // Most tensors agree closely in every element; only the others need a second look.
-    differences[1].add_distance(most <= kWeightLimit ? distance : distance.masked_fill_(small.logical_not_(), 0), largest);
-    if (!entry.shard.replicated() || session.has_reference()) beyond += far;  // each weight counts once
+    differences[1].add_distance(distance.masked_fill(small.logical_not(), 0), largest);
+    // Each weight counts once. Most tensors agree closely in every element, and there is nothing to count.
+    if (distance.amax().item<double>() <= kWeightLimit || (entry.shard.replicated() && !here)) continue;
+    const at::Tensor far = distance.gt(kWeightLimit);
+    beyond[0] += far.logical_and(small.logical_not()).sum();
+    beyond[1] += far.logical_and(small).sum();
   }
-  at::Tensor total = at::scalar_tensor(beyond, at::kDouble);
-  session.world().all_reduce_(total, "verify count");
+  session.world().all_reduce_(beyond, "verify count");
   differences = max_over_ranks(differences, session.world());
-  return {differences[0], differences[1], total.item<double>()};
+  return {differences[0], differences[1], beyond[0].item<double>(), beyond[1].item<double>()};
 }
 
 double count_misshapen_state(Session& session, torch::optim::Optimizer& optimizer, const OptimizerCase& entry) {
@@ -83,6 +89,39 @@ double count_misshapen_state(Session& session, torch::optim::Optimizer& optimize
     for (const at::Tensor& state : entry.state_of(*found->second)) wrong += state.sizes() == shard.tensor.sizes() ? 0 : 1;
   }
   return max_over_ranks(wrong, session.world());
+}
+
+std::string counted(double count, double share) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.0f weights, %.4f %%", count, 100 * share);
+  return text;
+}
+
+Measurements measure_weights(const Session& session, const OptimizerCase& entry, const WeightComparison& weights) {
+  if (!entry.normalizes) {
+    Difference all = weights.clear;
+    all.max_abs = std::max(all.max_abs, weights.rounding.max_abs);
+    return {measure(entry.name + ": weights", all, kWeightLimit)};
+  }
+  Measurements rows;
+  const double bound = 2 * entry.learning_rate * entry.largest_step * static_cast<double>(kSteps);
+  const std::string rule = entry.largest_step > 1 ? "limit 2 x lr x steps / sqrt(1 - alpha)" : "limit 2 x lr x steps";
+  const auto total = static_cast<double>(session.config().num_parameters());
+  if (weights.clear_beyond == 0) {
+    rows.push_back(measure(entry.name + ": weights", weights.clear, kWeightLimit));
+  } else {
+    // Only a ReLU in float32 can excuse them; then they are bounded and counted like those below.
+    const bool kinks = session.config().activation_function() == "relu" && session.options().type == at::kFloat;
+    const double share = weights.clear_beyond / total;
+    rows.push_back(measure(entry.name + ": weights next to a ReLU kink", weights.clear, kinks ? bound : kWeightLimit, rule));
+    rows.push_back(measure(entry.name + ": share of weights apart by more than " + short_number(kWeightLimit) + " there",
+                           share, kinks ? kLargestKinkShare : 0, counted(weights.clear_beyond, share)));
+  }
+  rows.push_back(measure(entry.name + ": weights whose gradient is rounding alone", weights.rounding, bound, rule));
+  const double share = weights.rounding_beyond / total;
+  rows.push_back(measure(entry.name + ": share of weights apart for that reason", share, kLargestShare,
+                         counted(weights.rounding_beyond, share)));
+  return rows;
 }
 
 void measure_optimizer(Session& session, const OptimizerCase& entry, Measurements& rows) {
@@ -111,23 +150,7 @@ void measure_optimizer(Session& session, const OptimizerCase& entry, Measurement
   worst.detail = "furthest apart: " + worst.detail;
   rows.push_back(worst);
 
-  const WeightComparison weights = compare_weights(session, marks);
-  if (!entry.normalizes) {
-    Difference all = weights.tight;
-    all.max_abs = std::max(all.max_abs, weights.rounding.max_abs);
-    rows.push_back(measure(entry.name + ": weights", all, kWeightLimit));
-  } else {
-    rows.push_back(measure(entry.name + ": weights", weights.tight, kWeightLimit));
-    const double bound = 2 * entry.learning_rate * entry.largest_step * static_cast<double>(kSteps);
-    rows.push_back(measure(entry.name + ": weights whose gradient is rounding alone", weights.rounding, bound,
-                           "limit " + std::string(entry.largest_step > 1 ? "2 x lr x steps / sqrt(1 - alpha)"
-                                                                         : "2 x lr x steps")));
-    const double share = weights.beyond / static_cast<double>(session.config().num_parameters());
-    char percent[32];
-    std::snprintf(percent, sizeof percent, "%.4f %%", 100 * share);
-    rows.push_back(measure(entry.name + ": share of weights apart for that reason", share, kLargestShare,
-                           full_number(weights.beyond) + " weights, " + percent));
-  }
+  for (Measurement& row : measure_weights(session, entry, compare_weights(session, marks))) rows.push_back(std::move(row));
   rows.push_back(measure(entry.name + ": states without their shard's shape",
                          count_misshapen_state(session, *optimizer, entry), 0));
 }
@@ -136,7 +159,10 @@ void measure_optimizer(Session& session, const OptimizerCase& entry, Measurement
 
 Measurements check_optimizers(Session& session) {
   Measurements rows;
-  for (const OptimizerCase& entry : optimizer_cases()) measure_optimizer(session, entry, rows);
+  for (const OptimizerCase& entry : optimizer_cases()) {
+    log_line(LogLevel::info, "        " + entry.name + ", " + std::to_string(kSteps) + " steps");
+    measure_optimizer(session, entry, rows);
+  }
   return rows;
 }
 

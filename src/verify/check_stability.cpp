@@ -1,9 +1,5 @@
 // Check "stability": several epochs on a fixed data set.
-#include <ATen/ATen.h>
-#include <torch/optim/sgd.h>
 
-#include <algorithm>
-#include <cmath>
 
 #include "src/verify/checks.h"
 #include "src/verify/training.h"

@@ -79,44 +79,6 @@ Measurement measure_loss(std::string what, double actual, double expected, doubl
   return row;
 }
 
-bool has_zero_gradient(const std::string& parameter) { return parameter.ends_with(".k_proj.bias"); }
-
-Measurements measure_gradients(Session& session) {
-  constexpr double kLimit = 1e-5;
-  const std::vector<Difference> differences = session.compare_gradients();
-  const auto& shards = session.shards();
-  size_t worst = 0;
-  double largest = 0;
-  for (size_t i = 0; i < shards.size(); ++i) largest = std::max(largest, differences[i].max_expected);
-  size_t compared = 0;
-  Difference rounding;  // of gradients that are zero in exact arithmetic
-  size_t zero = 0;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    if (has_zero_gradient(shards[i].name)) {
-      rounding.max_abs = std::max(rounding.max_abs, differences[i].max_abs);
-      rounding.max_expected = largest;
-      ++zero;
-      continue;
-    }
-    ++compared;
-    if (!(differences[i].max_rel() <= differences[worst].max_rel()) || compared == 1) worst = i;
-  }
-  Measurements rows;
-  Measurement row = measure("gradients, relative to each tensor's largest", differences[worst].max_rel(), kLimit,
-                            std::to_string(compared) + " tensors; furthest apart: " + shards[worst].name);
-  row.max_abs_difference = differences[worst].max_abs;
-  row.max_rel_difference = differences[worst].max_rel();
-  rows.push_back(row);
-  if (zero > 0) {
-    row = measure("gradients that are zero but for rounding", rounding.max_rel(), kLimit,
-                  std::to_string(zero) + " tensors (k_proj.bias), relative to the model's largest gradient");
-    row.max_abs_difference = rounding.max_abs;
-    row.max_rel_difference = rounding.max_rel();
-    rows.push_back(row);
-  }
-  return rows;
-}
-
 int64_t count_unequal_replicas(Session& session, bool gradients) {
   std::vector<double> unequal;
   for (const NamedShard& entry : session.shards()) {

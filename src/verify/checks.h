@@ -34,9 +34,10 @@ Measurement measure(std::string what, double value, double limit, std::string de
 /// Two losses: |actual - expected| against `limit`, both printed to full precision.
 Measurement measure_loss(std::string what, double actual, double expected, double limit);
 
-/// The gradients of the last step against the reference's: each tensor's largest difference relative to that tensor's
-/// largest gradient, and what is zero in exact arithmetic. Collective.
-Measurements measure_gradients(Session& session);
+/// The gradients of the last step, which was one on `batch` from the starting weights, against the reference's: each tensor's
+/// largest difference relative to that tensor's largest gradient, and what is zero in exact arithmetic. Where float32 leaves
+/// doubt the step is repeated in float64. Collective.
+Measurements measure_gradients(Session& session, const Batch& batch);
 
 /// Whether the gradient of this parameter is zero in exact arithmetic, so that floating point leaves rounding alone: softmax
 /// ignores a shift of every key's score, and that is all a bias of the keys does.

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cmath>
 #include <thread>
 
 #include "parallel/random.h"
@@ -14,24 +15,26 @@
 namespace optp {
 namespace {
 
-// Fresh weights that make every part of the model count. As they are drawn for training, biases are 0 and layer norms 1,
-// which would hide a bias added twice or left out; and the queries and keys are so small that attention is uniform and its
-// gradients drown in rounding.
+// Fresh weights that make every part of the model count and leave nothing for rounding to decide. As they are drawn for
+// training, biases are 0 and layer norms 1, which would hide a bias added twice or left out; queries and keys are so small
+// that attention is uniform and its gradients drown in rounding; and among millions of ReLUs some have an input so close to
+// 0 that rounding decides their derivative. Here biases and layer norms vary, positions tell the tokens apart, attention
+// is far from uniform, and each unit of the feed-forward is clearly on or off.
 void draw_telling_weights(const std::vector<NamedShard>& parameters, const VerifyOptions& options) {
-  constexpr double kStd = 0.02;
-  ModelSource source = options.source;
-  source.config.init_std(kStd);
-  source.load_weights(parameters, options.seed);
   at::NoGradGuard no_grad;
+  const RandomKey key = RandomKey(options.seed).with("verify");
+  // fc1's inputs come from a layer norm: its sums over hidden_size have a standard deviation of 1/8, its biases are near 1.
+  const double fc1_std = 0.125 / std::sqrt(static_cast<double>(options.source.config.hidden_size()));
+  const std::vector<std::pair<std::string, double>> stds = {
+      {"embed_positions.weight", 0.3}, {".q_proj.weight", 0.06}, {".k_proj.weight", 0.06},
+      {".fc1.weight", fc1_std},        {".fc2.weight", 0.004},   {"", 0.02},
+  };
   for (const NamedShard& entry : parameters) {
+    const auto std = std::find_if(stds.begin(), stds.end(), [&](const auto& s) { return entry.name.ends_with(s.first); });
     at::Tensor tensor = entry.tensor;
-    const bool norm = entry.name.ends_with("layer_norm.weight");
-    if (norm || entry.name.ends_with(".bias")) {
-      fill_normal(tensor, entry.shard, RandomKey(options.seed).with("verify").with(entry.name), kStd);
-      if (norm) tensor.add_(1);
-    } else if (entry.name.ends_with(".q_proj.weight") || entry.name.ends_with(".k_proj.weight")) {
-      tensor.mul_(3);
-    }
+    fill_normal(tensor, entry.shard, key.with(entry.name), std->second);
+    if (entry.name.ends_with("layer_norm.weight")) tensor.add_(1);
+    if (entry.name.ends_with(".fc1.bias")) tensor.add_(tensor.sign());
   }
 }
 

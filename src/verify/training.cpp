@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
+
+#include "src/log.h"
 
 namespace optp {
 
@@ -32,6 +35,7 @@ TrainingCurve train_both(Session& session, int64_t epochs, int64_t batches) {
                                                        : std::numeric_limits<double>::quiet_NaN();
     }
     curve.model.push_back(model_sum / static_cast<double>(batches));
+    log_line(LogLevel::info, c10::str("        epoch ", epoch + 1, ": mean loss ", curve.model.back()));
     curve.reference.push_back(reference_sum / static_cast<double>(batches));
   }
   return curve;

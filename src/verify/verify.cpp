@@ -72,8 +72,8 @@ VerifyReport run_verification(const VerifyOptions& options, const Mesh& mesh) {
   report.fault = options.fault;
   report.tp = mesh.tensor().size();
   report.dp = mesh.data().size();
-  for (const auto& [key, value] : report.facts) log_line(LogLevel::info, key + ": " + value);
-
+  log_line(LogLevel::info, c10::str("verifying ", report.model, " (", options.source.config.num_parameters(),
+                                    " parameters) on ", mesh.world().size(), " ranks in ", report.dtype));
   Session session(options, mesh);
   for (const std::string& name : options.checks) {
     log_line(LogLevel::info, "checking " + name + " ...");

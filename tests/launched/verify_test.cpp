@@ -70,6 +70,14 @@ TEST_P(LaunchVerify, ForwardBackwardGradientsOfEveryShapeAgreeInFloat64) {
   }
 }
 
+TEST(LaunchVerifyOptions, ForwardBackwardAtDegreesUpToTheNumberOfHeads) {
+  for (const char* tp : {"5", "12"}) {
+    const Verification run = verify({"--num-layers", "1", "--hidden-size", "60", "--num-heads", "12", "--vocab-size", "601",
+                                     "--seq-len", "8", "--tp", tp, "--checks", "forward,backward,memory"});
+    EXPECT_EQ(run.program.status, 0) << run.program.err << run.program.out;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Degrees, LaunchVerify, ::testing::Values(1, 2, 3, 4),
                          [](const auto& test) { return "tp" + std::to_string(test.param); });
 

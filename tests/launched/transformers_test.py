@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""optp against transformers, at the full size of OPT-125M, and under the real torchrun.
+
+    transformers_test.py OPTP CASE
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import OPTConfig, OPTForCausalLM
+
+
+def run(*command, **options):
+    print("+", *command, flush=True)
+    return subprocess.run([str(part) for part in command], check=True, **options)
+
+
+def random_opt(folder: Path, **switches) -> OPTForCausalLM:
+    torch.manual_seed(0)
+    model = OPTForCausalLM(OPTConfig(**switches)).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def forward_at_full_size(optp: Path, folder: Path) -> None:
+    """OPT-125M with random weights: logits within 1e-5 and the loss, at degrees 1, 2 and 3, padding included."""
+    model = random_opt(folder / "model")
+    input_ids = torch.randint(4, 50265, (3, 32), generator=torch.Generator().manual_seed(1))
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, :7] = 0
+    attention_mask[2, 25:] = 0
+    labels = input_ids.masked_fill(attention_mask == 0, -100)
+    with torch.no_grad():
+        expected = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+    save_file({"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}, folder / "in.safetensors")
+    for tp in (1, 2, 3):
+        run(optp, "forward", "--model", folder / "model", "--input", folder / "in.safetensors", "--output",
+            folder / "out.safetensors", "--tp", tp)
+        output = load_file(folder / "out.safetensors")
+        real = attention_mask.bool()
+        difference = (output["logits"] - expected.logits)[real].abs().max().item()
+        loss = abs(output["loss"].item() - expected.loss.item())
+        print(f"tp {tp}: logits differ by {difference:.3g}, loss by {loss:.3g}", flush=True)
+        assert output["logits"].dtype == torch.float32 and output["logits"].isfinite().all()
+        assert difference < 1e-5 and loss < 1e-5
+
+
+def verify_their_weights(optp: Path, folder: Path) -> None:
+    """`optp verify --model DIR` on weights that transformers drew, 350m's shape with fewer layers included."""
+    random_opt(folder / "post", num_hidden_layers=2, hidden_size=64, num_attention_heads=4, ffn_dim=256,
+               word_embed_proj_dim=32, do_layer_norm_before=False, vocab_size=999)
+    random_opt(folder / "pre", num_hidden_layers=3, hidden_size=192, num_attention_heads=6, ffn_dim=768)
+    for name, tp in (("post", 3), ("pre", 2)):
+        run(optp, "verify", "--model", folder / name, "--tp", tp, "--report", folder / "report.txt", "--json",
+            folder / "result.json", stdout=subprocess.DEVNULL)
+        result = json.loads((folder / "result.json").read_text())
+        assert result["verdict"] == "pass" and len(result["checks"]) == 7
+
+
+def torchrun(optp: Path, folder: Path) -> None:
+    """torchrun starts the ranks; rank 0 alone prints."""
+    result = run(sys.executable, "-m", "torch.distributed.run", "--no-python", "--nproc-per-node", 2, "--master-port", 0,
+                 optp, "verify", "--model", "opt-tiny", "--vocab-size", 500, "--seq-len", 16, "--checks",
+                 "forward,backward", "--report", folder / "report.txt", "--quiet", stdout=subprocess.PIPE, text=True)
+    assert result.stdout.count("Verdict: PASS") == 1, result.stdout
+    assert (folder / "report.txt").read_text() == result.stdout
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        {"forward_at_full_size": forward_at_full_size, "verify_their_weights": verify_their_weights,
+         "torchrun": torchrun}[sys.argv[2]](Path(sys.argv[1]).resolve(), Path(temporary))
+    print("ok")
