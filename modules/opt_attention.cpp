@@ -58,9 +58,9 @@ at::Tensor OptAttentionImpl::forward(const at::Tensor& hidden, const AttentionMa
     attended = attend_explicitly(query, key, value, mask.additive, drops ? dropout : std::nullopt);
   } else {
     const bool causal_alone = !mask.additive.defined();
-    attended = at::scaled_dot_product_attention(query, key, value,
-                                                causal_alone ? std::nullopt : std::optional(mask.additive),
-                                                /*dropout_p=*/0.0, /*is_causal=*/causal_alone, /*scale=*/1.0);
+    attended =
+        at::scaled_dot_product_attention(query, key, value, causal_alone ? std::nullopt : std::optional(mask.additive),
+                                         /*dropout_p=*/0.0, /*is_causal=*/causal_alone, /*scale=*/1.0);
   }
   return out_proj(attended.transpose(1, 2).flatten(2));  // [B, T, H K] -> [B, T, D]
 }
@@ -70,7 +70,8 @@ at::Tensor OptAttentionImpl::attend_explicitly(const at::Tensor& query, const at
                                                const std::optional<DropoutSource>& dropout) const {
   at::Tensor scores = query.matmul(key.transpose(-1, -2));  // [B, H, T, T]
   if (mask.defined()) {
-    // Filled, not added: a score that cannot matter gets no gradient, even where no key is left and all are filled alike.
+    // Filled, not added: a score that cannot matter gets no gradient, even where no key is left and all are filled
+    // alike.
     scores = at::where(mask.eq(0), scores, mask);
   } else {
     const int64_t tokens = scores.size(-1);

@@ -24,8 +24,8 @@ void OptConfig::validate() const {
   check_at_least("max_position_embeddings", max_position_embeddings_, 1);
   check_at_least("word_embed_proj_dim", embedding_size(), 1);
   // Far beyond any model, and small enough that no product of two overflows.
-  for (const int64_t size : {vocab_size_, hidden_size_, num_hidden_layers_, ffn_dim_, max_position_embeddings_,
-                             embedding_size()}) {
+  for (const int64_t size :
+       {vocab_size_, hidden_size_, num_hidden_layers_, ffn_dim_, max_position_embeddings_, embedding_size()}) {
     TORCH_CHECK_VALUE(size <= int64_t{1} << 30, "a size of ", size, " is not credible; sizes go up to 2^30.");
   }
   TORCH_CHECK_VALUE(hidden_size_ % num_attention_heads_ == 0, "hidden_size ", hidden_size_,

@@ -9,8 +9,8 @@
 
 namespace optp {
 
-/// The configuration of an OPT model (Zhang et al., "OPT: Open Pre-trained Transformer Language Models", 2022). Names and
-/// defaults are those of `transformers.OPTConfig`; the defaults are OPT-125M.
+/// The configuration of an OPT model (Zhang et al., "OPT: Open Pre-trained Transformer Language Models", 2022). Names
+/// and defaults are those of `transformers.OPTConfig`; the defaults are OPT-125M.
 ///
 ///     auto config = OptConfig::opt_125m().vocab_size(50257);
 class OptConfig {
@@ -61,9 +61,9 @@ class OptConfig {
   static OptConfig preset(const std::string& name);
   static const std::vector<std::string>& preset_names();
 
-  /// From the text of a config.json. Keys that OPT does not have are ignored, as transformers does; a value of the wrong
-  /// type, another architecture, or a combination that validate() refuses is a c10::ValueError that names the key.
-  /// `source` (a path) stands in the messages.
+  /// From the text of a config.json. Keys that OPT does not have are ignored, as transformers does; a value of the
+  /// wrong type, another architecture, or a combination that validate() refuses is a c10::ValueError that names the
+  /// key. `source` (a path) stands in the messages.
   static OptConfig from_json(const std::string& text, const std::string& source);
   /// The text of a config.json that transformers loads.
   std::string to_json() const;

@@ -1,7 +1,6 @@
 // OptConfig to and from Hugging Face's config.json.
 
 #include <c10/util/Exception.h>
-
 #include <nlohmann/json.hpp>
 
 #include "modules/opt_config.h"

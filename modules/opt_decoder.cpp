@@ -8,8 +8,8 @@
 namespace optp {
 namespace {
 
-// Query i may see key j if j <= i and j is no padding; all others get the most negative finite number, so that a row which
-// sees nothing stays finite.
+// Query i may see key j if j <= i and j is no padding; all others get the most negative finite number, so that a row
+// which sees nothing stays finite.
 AttentionMask mask_of(const at::Tensor& attention_mask, at::ScalarType type) {
   if (attention_mask.all().item<bool>()) return {};
   const int64_t tokens = attention_mask.size(1);
@@ -34,19 +34,20 @@ void OptDecoderImpl::reset() {
   const std::string name = "model.decoder";
   const int64_t hidden = config_.hidden_size();
   const int64_t embedding = config_.embedding_size();
-  embed_tokens = register_module(
-      "embed_tokens", VocabParallelEmbedding(VocabParallelEmbeddingOptions(config_.vocab_size(), embedding)
-                                                 .padding_idx(config_.pad_token_id())
-                                                 .name(name + ".embed_tokens")
-                                                 .tensor_options(tensor_options_),
-                                             group_));
-  embed_positions =
-      register_module("embed_positions", OptLearnedPositionalEmbedding(config_.max_position_embeddings(), hidden,
-                                                                       tensor_options_));
+  embed_tokens = register_module("embed_tokens",
+                                 VocabParallelEmbedding(VocabParallelEmbeddingOptions(config_.vocab_size(), embedding)
+                                                            .padding_idx(config_.pad_token_id())
+                                                            .name(name + ".embed_tokens")
+                                                            .tensor_options(tensor_options_),
+                                                        group_));
+  embed_positions = register_module(
+      "embed_positions", OptLearnedPositionalEmbedding(config_.max_position_embeddings(), hidden, tensor_options_));
   if (config_.has_projections()) {
     const auto type = c10::typeMetaToScalarType(tensor_options_.dtype());
-    project_out = register_module("project_out", torch::nn::Linear(torch::nn::LinearOptions(hidden, embedding).bias(false)));
-    project_in = register_module("project_in", torch::nn::Linear(torch::nn::LinearOptions(embedding, hidden).bias(false)));
+    project_out =
+        register_module("project_out", torch::nn::Linear(torch::nn::LinearOptions(hidden, embedding).bias(false)));
+    project_in =
+        register_module("project_in", torch::nn::Linear(torch::nn::LinearOptions(embedding, hidden).bias(false)));
     project_out->to(type);
     project_in->to(type);
   }

@@ -23,10 +23,10 @@ class OptDecoderImpl : public torch::nn::Cloneable<OptDecoderImpl> {
 
   void reset() override;
 
-  /// input_ids [B, T] int64; attention_mask [B, T] int64 of 0 and 1, undefined for no padding -> [B, T, embedding_size],
-  /// the same on every rank. Appends to `hidden_states`, if given, what transformers returns under that name: the input
-  /// of every layer and the result.
-  /// Throws c10::ValueError for shapes that do not fit, c10::IndexError for ids outside the vocabulary.
+  /// input_ids [B, T] int64; attention_mask [B, T] int64 of 0 and 1, undefined for no padding -> [B, T,
+  /// embedding_size], the same on every rank. Appends to `hidden_states`, if given, what transformers returns under
+  /// that name: the input of every layer and the result. Throws c10::ValueError for shapes that do not fit,
+  /// c10::IndexError for ids outside the vocabulary.
   at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& attention_mask,
                      const std::optional<DropoutSource>& dropout, std::vector<at::Tensor>* hidden_states = nullptr);
 

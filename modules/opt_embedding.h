@@ -7,9 +7,9 @@
 
 namespace optp {
 
-/// Positions count the real tokens of each sequence, so padding may stand on either side: a real token with n real tokens
-/// before it reads row 2 + n of the table, padding reads row 1. As transformers computes it: cumsum(mask) * mask - 1 + 2.
-/// Parameter: `weight` [num_positions + 2, D], whole on every rank, uninitialised memory until it is filled.
+/// Positions count the real tokens of each sequence, so padding may stand on either side: a real token with n real
+/// tokens before it reads row 2 + n of the table, padding reads row 1. As transformers computes it: cumsum(mask) * mask
+/// - 1 + 2. Parameter: `weight` [num_positions + 2, D], whole on every rank, uninitialised memory until it is filled.
 class OptLearnedPositionalEmbeddingImpl : public torch::nn::Cloneable<OptLearnedPositionalEmbeddingImpl> {
  public:
   OptLearnedPositionalEmbeddingImpl(int64_t num_positions, int64_t embedding_dim, at::TensorOptions tensor_options);

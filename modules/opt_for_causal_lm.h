@@ -30,8 +30,8 @@ struct OptOutput {
   std::vector<at::Tensor> hidden_states;  ///< num_hidden_layers + 1 times [B, T, ..]
 };
 
-/// `OPTForCausalLM` with the same parameter names, each rank of `mesh.tensor()` holding its shards. All ranks call forward
-/// with the same input. The weights are uninitialised memory until initialize() or a loader has filled them.
+/// `OPTForCausalLM` with the same parameter names, each rank of `mesh.tensor()` holding its shards. All ranks call
+/// forward with the same input. The weights are uninitialised memory until initialize() or a loader has filled them.
 class OptForCausalLMImpl : public torch::nn::Cloneable<OptForCausalLMImpl> {
  public:
   /// Throws c10::ValueError when the configuration is invalid or has fewer heads than mesh.tensor() has ranks.

@@ -8,9 +8,10 @@
 
 namespace optp {
 
-/// Fills the parameters of an OPT model (sharded or whole: `named_shards(*model)`) as OPT was initialised (Zhang et al.,
-/// 2022, section 2.2): weights N(0, init_std), those of out_proj and fc2 divided by sqrt(2 num_hidden_layers), biases 0,
-/// layer norms 1 and 0, the padding token's embedding 0. Each weight has its own stream, keyed by (seed, name).
+/// Fills the parameters of an OPT model (sharded or whole: `named_shards(*model)`) as OPT was initialised (Zhang et
+/// al., 2022, section 2.2): weights N(0, init_std), those of out_proj and fc2 divided by sqrt(2 num_hidden_layers),
+/// biases 0, layer norms 1 and 0, the padding token's embedding 0. Each weight has its own stream, keyed by (seed,
+/// name).
 void initialize(const std::vector<NamedShard>& parameters, const OptConfig& config, uint64_t seed);
 
 }  // namespace optp

@@ -21,9 +21,9 @@ OptConfig preset_of(int64_t layers, int64_t hidden, int64_t heads) {
 
 const std::vector<std::pair<std::string, OptConfig (*)()>>& presets() {
   static const std::vector<std::pair<std::string, OptConfig (*)()>> all = {
-      {"opt-tiny", &OptConfig::opt_tiny},  {"opt-125m", &OptConfig::opt_125m}, {"opt-350m", &OptConfig::opt_350m},
-      {"opt-1.3b", &OptConfig::opt_1_3b},  {"opt-2.7b", &OptConfig::opt_2_7b}, {"opt-6.7b", &OptConfig::opt_6_7b},
-      {"opt-13b", &OptConfig::opt_13b},    {"opt-30b", &OptConfig::opt_30b},   {"opt-66b", &OptConfig::opt_66b},
+      {"opt-tiny", &OptConfig::opt_tiny}, {"opt-125m", &OptConfig::opt_125m}, {"opt-350m", &OptConfig::opt_350m},
+      {"opt-1.3b", &OptConfig::opt_1_3b}, {"opt-2.7b", &OptConfig::opt_2_7b}, {"opt-6.7b", &OptConfig::opt_6_7b},
+      {"opt-13b", &OptConfig::opt_13b},   {"opt-30b", &OptConfig::opt_30b},   {"opt-66b", &OptConfig::opt_66b},
       {"opt-175b", &OptConfig::opt_175b},
   };
   return all;
@@ -32,9 +32,7 @@ const std::vector<std::pair<std::string, OptConfig (*)()>>& presets() {
 }  // namespace
 
 OptConfig OptConfig::opt_125m() { return preset_of(12, 768, 12); }
-OptConfig OptConfig::opt_350m() {
-  return preset_of(24, 1024, 16).word_embed_proj_dim(512).do_layer_norm_before(false);
-}
+OptConfig OptConfig::opt_350m() { return preset_of(24, 1024, 16).word_embed_proj_dim(512).do_layer_norm_before(false); }
 OptConfig OptConfig::opt_1_3b() { return preset_of(24, 2048, 32); }
 OptConfig OptConfig::opt_2_7b() { return preset_of(32, 2560, 32); }
 OptConfig OptConfig::opt_6_7b() { return preset_of(32, 4096, 32); }

@@ -70,7 +70,8 @@ OptReferenceImpl::OptReferenceImpl(const OptConfig& config) : config_(config) {
   const int64_t width = config.hidden_size(), embedding = config.embedding_size();
   auto model = register_module("model", std::make_shared<nn::Module>("OptModel"));
   auto decoder = model->register_module("decoder", std::make_shared<nn::Module>("OptDecoder"));
-  embed_tokens_ = nn::Embedding(nn::EmbeddingOptions(config.vocab_size(), embedding).padding_idx(config.pad_token_id()));
+  embed_tokens_ =
+      nn::Embedding(nn::EmbeddingOptions(config.vocab_size(), embedding).padding_idx(config.pad_token_id()));
   embed_positions_ = nn::Embedding(config.max_position_embeddings() + 2, width);
   decoder->register_module("embed_tokens", embed_tokens_.ptr());
   decoder->register_module("embed_positions", embed_positions_.ptr());

@@ -1,5 +1,5 @@
-// The yardstick: OPT as plain torch::nn modules in one process. It shares no code with the sharded model, so that a mistake
-// in one shows as a difference between the two. It is written for plainness, not speed.
+// The yardstick: OPT as plain torch::nn modules in one process. It shares no code with the sharded model, so that a
+// mistake in one shows as a difference between the two. It is written for plainness, not speed.
 #pragma once
 
 #include <torch/nn/cloneable.h>
@@ -43,8 +43,8 @@ class OptReferenceLayerImpl : public torch::nn::Module {
 };
 TORCH_MODULE(OptReferenceLayer);
 
-/// The whole model, with the parameter names of `OPTForCausalLM`. Dropout is not applied: the reference is for comparing.
-/// Fresh weights are torch::nn's defaults until initialize() or a loader fills them.
+/// The whole model, with the parameter names of `OPTForCausalLM`. Dropout is not applied: the reference is for
+/// comparing. Fresh weights are torch::nn's defaults until initialize() or a loader fills them.
 class OptReferenceImpl : public torch::nn::Module {
  public:
   explicit OptReferenceImpl(const OptConfig& config);
@@ -55,8 +55,8 @@ class OptReferenceImpl : public torch::nn::Module {
     std::vector<at::Tensor> hidden_states;  ///< num_hidden_layers + 1 times [B, T, ..]
   };
 
-  /// input_ids [B, T] int64; attention_mask [B, T] int64 of 0 and 1 or undefined; labels [B, T] int64 (-100: left out) or
-  /// undefined.
+  /// input_ids [B, T] int64; attention_mask [B, T] int64 of 0 and 1 or undefined; labels [B, T] int64 (-100: left out)
+  /// or undefined.
   Output forward(const at::Tensor& input_ids, const at::Tensor& attention_mask = {}, const at::Tensor& labels = {});
 
   const OptConfig& config() const { return config_; }

@@ -38,9 +38,8 @@ at::Tensor keyed_head_dropout(const at::Tensor& input, double p, const RandomKey
                               int64_t first_head) {
   if (p == 0) return input;
   const int64_t heads = input.size(1);
-  return masked(input, p, input.size(0) * heads, [&](int64_t row) {
-    return key.with(first_sequence + row / heads).with(first_head + row % heads);
-  });
+  return masked(input, p, input.size(0) * heads,
+                [&](int64_t row) { return key.with(first_sequence + row / heads).with(first_head + row % heads); });
 }
 
 }  // namespace optp

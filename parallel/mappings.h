@@ -7,7 +7,8 @@
 //   scatter_to   own range     all-gather    a whole activation enters a row-parallel layer
 //   gather_from  all-gather    own range     a sharded activation is wanted whole
 //
-// Shoeybi et al., Megatron-LM (2019), section 3: copy_to is `f`, reduce_from is `g`. The names are those of Megatron-LM.
+// Shoeybi et al., Megatron-LM (2019), section 3: copy_to is `f`, reduce_from is `g`. The names are those of
+// Megatron-LM.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,8 +26,8 @@ at::Tensor copy_to(const at::Tensor& input, const ProcessGroup& group, std::stri
 /// Adds `input` over the ranks; the gradient passes through.
 at::Tensor reduce_from(const at::Tensor& input, const ProcessGroup& group, std::string_view site);
 
-/// reduce_from without the copy: overwrites `input`, which must be the fresh result of an operation that did not save it
-/// for backward. (Autograd notices when it did, and backward throws.)
+/// reduce_from without the copy: overwrites `input`, which must be the fresh result of an operation that did not save
+/// it for backward. (Autograd notices when it did, and backward throws.)
 at::Tensor reduce_from_(at::Tensor input, const ProcessGroup& group, std::string_view site);
 
 /// This rank's range of dimension `dim` (negative counts from the end), whose size is layout.total().

@@ -16,14 +16,14 @@ ProcessGroup connect(const c10::intrusive_ptr<c10d::Store>& store, const std::st
     options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(mesh.address));
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(name, store);
     prefixed->setTimeout(mesh.timeout);
-    return {c10::make_intrusive<c10d::ProcessGroupGloo>(prefixed, static_cast<int>(rank), static_cast<int>(size),
-                                                        options),
-            name.substr(0, name.find('/'))};
+    return {
+        c10::make_intrusive<c10d::ProcessGroupGloo>(prefixed, static_cast<int>(rank), static_cast<int>(size), options),
+        name.substr(0, name.find('/'))};
   } catch (const std::exception& error) {
-    C10_THROW_ERROR(DistBackendError, c10::str("rank ", rank, " of ", size, " of the ", name,
-                                               " group could not connect over ", mesh.address, " within ",
-                                               mesh.timeout.count() / 1000, " s; check that all ranks were started: ",
-                                               error.what()));
+    C10_THROW_ERROR(
+        DistBackendError,
+        c10::str("rank ", rank, " of ", size, " of the ", name, " group could not connect over ", mesh.address,
+                 " within ", mesh.timeout.count() / 1000, " s; check that all ranks were started: ", error.what()));
   }
 }
 

@@ -12,8 +12,8 @@ namespace optp {
 
 /// tp x dp ranks. Tensor-parallel ranks are neighbours: world rank = data rank * tp + tensor rank.
 ///
-/// `tensor()` joins the ranks that share one copy of the model, `data()` the ranks that hold the same shard of different
-/// copies, `world()` all of them. Cheap to copy.
+/// `tensor()` joins the ranks that share one copy of the model, `data()` the ranks that hold the same shard of
+/// different copies, `world()` all of them. Cheap to copy.
 class Mesh {
  public:
   /// One rank, nothing to talk to.

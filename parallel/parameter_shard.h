@@ -55,8 +55,8 @@ std::vector<NamedShard> named_shards(const torch::nn::Module& model);
 at::Tensor gather_whole(const at::Tensor& local, const ParameterShard& shard, const ProcessGroup& group,
                         std::string_view site);
 
-/// Fills every shard from a model that exists whole on this rank. `whole` returns the parameter of a name; its shape must
-/// be the shard's global one. Throws c10::ValueError that names the first parameter which does not fit.
+/// Fills every shard from a model that exists whole on this rank. `whole` returns the parameter of a name; its shape
+/// must be the shard's global one. Throws c10::ValueError that names the first parameter which does not fit.
 void copy_from_whole(const std::vector<NamedShard>& shards, const std::function<at::Tensor(const std::string&)>& whole);
 
 /// The same, from a whole model whose parameters carry the same names.

@@ -50,7 +50,8 @@ class ProcessGroup {
   const std::string& name() const;
 
   /// Reduces `tensor` (any shape, same on every rank) in place; every rank ends with the same bits.
-  /// `tensor` must be fresh: nothing that autograd saved may share its memory. A tensor that is not contiguous is copied.
+  /// `tensor` must be fresh: nothing that autograd saved may share its memory. A tensor that is not contiguous is
+  /// copied.
   void all_reduce_(at::Tensor& tensor, std::string_view site,
                    c10d::ReduceOp::RedOpType op = c10d::ReduceOp::RedOpType::SUM) const;
 

@@ -26,14 +26,13 @@ void RowParallelLinearImpl::reset() {
 }
 
 void RowParallelLinearImpl::pretty_print(std::ostream& stream) const {
-  stream << "optp::RowParallelLinear(in_features=" << options.in_features() << ", local="
-         << layout_.range(group_.rank()).size << ", out_features=" << options.out_features()
+  stream << "optp::RowParallelLinear(in_features=" << options.in_features()
+         << ", local=" << layout_.range(group_.rank()).size << ", out_features=" << options.out_features()
          << ", bias=" << options.bias() << ")";
 }
 
 at::Tensor RowParallelLinearImpl::forward(const at::Tensor& input) {
-  const at::Tensor part =
-      options.input_is_parallel() ? input : scatter_to(input, -1, layout_, group_, backward_site_);
+  const at::Tensor part = options.input_is_parallel() ? input : scatter_to(input, -1, layout_, group_, backward_site_);
   const at::Tensor sum = reduce_from_(product(part, weight), group_, forward_site_);
   return bias.defined() ? sum + bias : sum;
 }

@@ -50,7 +50,8 @@ class RowParallelLinearImpl : public torch::nn::Cloneable<RowParallelLinearImpl>
   void reset() override;
   void pretty_print(std::ostream& stream) const override;
 
-  /// input [.., local in_features] (all of them unless input_is_parallel) -> [.., out_features], the same on every rank.
+  /// input [.., local in_features] (all of them unless input_is_parallel) -> [.., out_features], the same on every
+  /// rank.
   at::Tensor forward(const at::Tensor& input);
 
   std::map<std::string, ParameterShard> sharded_parameters() const override;

@@ -17,9 +17,9 @@ struct Range {
 
 /// How a dimension of `total` elements is cut into `parts` contiguous ranges of whole blocks.
 ///
-/// The blocks (attention heads, for example) are dealt out as evenly as possible: with `n` blocks, the first `n % parts`
-/// parts own one block more than the others. Part `p` therefore starts where part `p - 1` ends, the ranges cover the
-/// dimension, and any number of parts up to `n` gives every part something.
+/// The blocks (attention heads, for example) are dealt out as evenly as possible: with `n` blocks, the first `n %
+/// parts` parts own one block more than the others. Part `p` therefore starts where part `p - 1` ends, the ranges cover
+/// the dimension, and any number of parts up to `n` gives every part something.
 class ShardLayout {
  public:
   /// One part that owns everything.

@@ -60,9 +60,9 @@ at::Tensor vocab_parallel_cross_entropy(const at::Tensor& logits, const at::Tens
                     logits.size(0), " rows of logits; pass one label a row.");
   const at::Tensor wrong = labels.lt(0).logical_or_(labels.ge(layout.total())).logical_and_(labels.ne(ignore_index));
   if (wrong.any().item<bool>()) {
-    TORCH_CHECK_INDEX(false, "label ", labels.masked_select(wrong)[0].item<int64_t>(),
-                      " is outside the vocabulary of ", layout.total(), "; use ids from 0 to ", layout.total() - 1,
-                      ", or ", ignore_index, " to leave a position out.");
+    TORCH_CHECK_INDEX(false, "label ", labels.masked_select(wrong)[0].item<int64_t>(), " is outside the vocabulary of ",
+                      layout.total(), "; use ids from 0 to ", layout.total() - 1, ", or ", ignore_index,
+                      " to leave a position out.");
   }
   return CrossEntropyFunction::apply(logits, labels, range, group, ignore_index, std::string(site));
 }

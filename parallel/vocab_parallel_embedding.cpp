@@ -40,9 +40,8 @@ at::Tensor VocabParallelEmbeddingImpl::forward(const at::Tensor& ids) {
                       options.num_embeddings() - 1, ".");
   }
   const Range range = layout_.range(group_.rank());
-  const int64_t padding = options.padding_idx() && range.contains(*options.padding_idx())
-                              ? *options.padding_idx() - range.start
-                              : -1;
+  const int64_t padding =
+      options.padding_idx() && range.contains(*options.padding_idx()) ? *options.padding_idx() - range.start : -1;
   if (group_.size() == 1) return at::embedding(weight, ids, padding);
   const at::Tensor elsewhere = ids.lt(range.start).logical_or_(ids.ge(range.end()));
   const at::Tensor local = (ids - range.start).masked_fill_(elsewhere, 0);

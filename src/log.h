@@ -7,7 +7,8 @@ namespace optp {
 
 enum class LogLevel { debug, info, warn, error };
 
-/// Sets the least level that is printed, and whether this process speaks at all. Until it is called: info, and it speaks.
+/// Sets the least level that is printed, and whether this process speaks at all. Until it is called: info, and it
+/// speaks.
 void set_log(LogLevel least, bool speaks);
 
 /// Whether a line of this level would be printed, for lines that cost something to make.

@@ -1,8 +1,8 @@
 // The program `optp`: parses, runs one command, and turns every error into one line and an exit status.
+#include <CLI/CLI.hpp>
 #include <c10/util/Exception.h>
 #include <c10/util/Logging.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <iostream>
 #include <string>
@@ -24,9 +24,10 @@ int fail(const std::string& message, int status) {
 
 int run(std::vector<std::string> arguments) {
   arguments = optp::cli::expand_config(arguments);
-  CLI::App app("OPT with tensor parallelism, in C++ on LibTorch.\n"
-               "optp COMMAND --help explains a command; `optp verify` is a good first one.",
-               "optp");
+  CLI::App app(
+      "OPT with tensor parallelism, in C++ on LibTorch.\n"
+      "optp COMMAND --help explains a command; `optp verify` is a good first one.",
+      "optp");
   app.set_version_flag("--version", std::string("optp ") + optp::kVersion);
   app.require_subcommand(1);
   optp::cli::Runner runner;

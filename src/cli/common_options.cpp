@@ -1,8 +1,8 @@
 #include "src/cli/common_options.h"
 
 #include <ATen/Parallel.h>
-
 #include <CLI/CLI.hpp>
+
 #include <algorithm>
 #include <chrono>
 #include <thread>
@@ -16,14 +16,17 @@
 namespace optp::cli {
 
 void add_common_options(CLI::App& command, CommonOptions& options, const std::vector<std::string>& dtypes) {
-  auto* model = command.add_option("--model", options.model, "A preset (opt-tiny, opt-125m, ..., opt-175b) or a folder in "
-                                                            "Hugging Face's layout");
+  auto* model = command.add_option("--model", options.model,
+                                   "A preset (opt-tiny, opt-125m, ..., opt-175b) or a folder in "
+                                   "Hugging Face's layout");
   if (options.model.empty()) {
     model->required();
   } else {
     model->capture_default_str();
   }
-  command.add_option("--tp", options.tp, "Ranks that share the model")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--tp", options.tp, "Ranks that share the model")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command.add_option("--threads", options.threads, "Threads of a rank (default: this host's cores / its ranks)")
       ->check(CLI::PositiveNumber);
   command.add_option("--dtype", options.dtype, "Arithmetic")->check(CLI::IsMember(dtypes))->capture_default_str();
@@ -101,7 +104,7 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
   if (!env) env = LaunchEnv{};
   TORCH_CHECK_VALUE(env->world_size == options.tp, "--tp ", options.tp, " needs ", options.tp,
                     " ranks, but the launcher started ", env->world_size, "; make the two agree.");
-  const LogLevel level = options.quiet                    ? LogLevel::warn
+  const LogLevel level = options.quiet                  ? LogLevel::warn
                          : options.log_level == "debug" ? LogLevel::debug
                          : options.log_level == "info"  ? LogLevel::info
                          : options.log_level == "warn"  ? LogLevel::warn
@@ -116,7 +119,8 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
   if (!options.interface.empty()) {
     mesh.address = interface_address(options.interface);
   } else {
-    TORCH_CHECK_VALUE(env->world_size == env->local_world_size, "the ranks are on several hosts; name the network "
+    TORCH_CHECK_VALUE(env->world_size == env->local_world_size,
+                      "the ranks are on several hosts; name the network "
                       "interface that joins them with --interface.");
   }
   return {std::nullopt, Mesh(rendezvous(*env, timeout, options.interface), env->rank, env->world_size, mesh)};

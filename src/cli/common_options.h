@@ -46,8 +46,8 @@ struct Participation {
   Mesh mesh;                       ///< otherwise: this process is a rank of it
 };
 
-/// Joins the world that the environment describes or, without one and with tp > 1, starts the ranks on this host. Sets the
-/// threads and the log of this rank. Call it before anything starts threads; `arguments` are the program's own.
+/// Joins the world that the environment describes or, without one and with tp > 1, starts the ranks on this host. Sets
+/// the threads and the log of this rank. Call it before anything starts threads; `arguments` are the program's own.
 Participation join(const CommonOptions& options, const std::vector<std::string>& arguments);
 
 /// Writes `text` to `path` whole or not at all.

@@ -1,9 +1,9 @@
 #include "src/cli/config_file.h"
 
 #include <c10/util/Exception.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "src/checkpoint/model_source.h"
 

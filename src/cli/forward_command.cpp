@@ -1,11 +1,11 @@
 // optp forward
 #include <ATen/ATen.h>
-
 #include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
 #include <chrono>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "modules/opt_for_causal_lm.h"
 #include "src/checkpoint/safetensors.h"
@@ -37,10 +37,10 @@ ForwardInput read_input(const std::string& path, const OptConfig& config) {
   ForwardInput input;
   const auto read = [&](const char* name) -> at::Tensor {
     if (!file.contains(name)) return {};
-    TORCH_CHECK_VALUE(file.dtype(name) == at::kLong && file.shape(name).size() == 2 &&
-                          file.shape(name) == file.shape("input_ids"),
-                      path, ": ", name, " is ", c10::toString(file.dtype(name)), " ", at::IntArrayRef(file.shape(name)),
-                      "; use int64 [B, T], the same for all.");
+    TORCH_CHECK_VALUE(
+        file.dtype(name) == at::kLong && file.shape(name).size() == 2 && file.shape(name) == file.shape("input_ids"),
+        path, ": ", name, " is ", c10::toString(file.dtype(name)), " ", at::IntArrayRef(file.shape(name)),
+        "; use int64 [B, T], the same for all.");
     return file.read(name);
   };
   input.input_ids = read("input_ids");
@@ -109,7 +109,8 @@ void add_forward(CLI::App& app, Runner& runner) {
   auto arguments = std::make_shared<ForwardArguments>();
   CLI::App* command = app.add_subcommand("forward", "Compute logits for given token ids");
   add_common_options(*command, arguments->common, {"float32", "bfloat16", "float64"});
-  command->add_option("--input", arguments->input, "safetensors: input_ids, optionally attention_mask and labels, [B, T]")
+  command
+      ->add_option("--input", arguments->input, "safetensors: input_ids, optionally attention_mask and labels, [B, T]")
       ->required();
   command->add_option("--output", arguments->output, "safetensors: logits [B, T, V], and loss if there are labels")
       ->required();

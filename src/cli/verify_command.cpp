@@ -1,5 +1,6 @@
 // optp verify
 #include <CLI/CLI.hpp>
+
 #include <algorithm>
 #include <iostream>
 #include <memory>
@@ -62,8 +63,8 @@ VerifyOptions options_of(const VerifyArguments& arguments) {
   }
   const int64_t layers = options.source.config.num_hidden_layers();
   options.fault_layer = arguments.fault_layer.value_or(layers / 2);
-  TORCH_CHECK_VALUE(options.fault_layer < layers, "--inject-layer ", options.fault_layer, ": the model has layers 0 to ",
-                    layers - 1, ".");
+  TORCH_CHECK_VALUE(options.fault_layer < layers, "--inject-layer ", options.fault_layer,
+                    ": the model has layers 0 to ", layers - 1, ".");
   return options;
 }
 
@@ -107,7 +108,9 @@ void add_verify(CLI::App& app, Runner& runner) {
   command->add_option("--html", arguments->html, "The report as a page");
   command->add_option("--junit", arguments->junit, "The report as JUnit XML");
   command->add_option("--text", arguments->text, "Use this text, bytes as tokens, in place of random ids");
-  command->add_option("--batch-size", options.batch_size, "Sequences")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--batch-size", options.batch_size, "Sequences")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_option("--seq-len", options.seq_len, "Tokens of a sequence")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -13,9 +13,9 @@ namespace optp {
 struct Measurement {
   static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
-  std::string what;                   ///< "logits, 2 x 64 tokens, left padding"
-  double value = 0;                   ///< what is held to the limit
-  double limit = 0;                   ///< value <= limit passes, unless `passed` was decided otherwise
+  std::string what;  ///< "logits, 2 x 64 tokens, left padding"
+  double value = 0;  ///< what is held to the limit
+  double limit = 0;  ///< value <= limit passes, unless `passed` was decided otherwise
   bool passed = false;
   double max_abs_difference = kNone;  ///< over all elements and ranks; kNone where nothing was subtracted
   double max_rel_difference = kNone;  ///< the same, divided by the largest expected element

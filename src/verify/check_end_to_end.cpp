@@ -27,9 +27,8 @@ Measurement measure_next_tokens(Session& session, int64_t length) {
   const Batch batch = session.batch(length, session.options().batch_size, length);
   const at::Tensor last = session.model()->forward(batch.input_ids).logits.select(1, -1);  // [B, V]
   at::Tensor expected;
-  session.with_reference([&](OptReferenceImpl& reference) {
-    expected = reference.forward(batch.input_ids).logits.select(1, -1);
-  });
+  session.with_reference(
+      [&](OptReferenceImpl& reference) { expected = reference.forward(batch.input_ids).logits.select(1, -1); });
   expected = session.from_reference(expected, last.sizes());
   std::vector<Difference> difference(1);
   difference[0].add(last, expected);

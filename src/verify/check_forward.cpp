@@ -55,9 +55,7 @@ void trace_layers(Session& session, const Batch& batch, double tolerance) {
     differences[i].add(actual[i], session.from_reference(expected[i], actual[i].sizes()));
   }
   differences = max_over_ranks(differences, session.world());
-  const auto name = [&](size_t i) {
-    return i == 0 ? std::string("embeddings") : "layer " + std::to_string(i - 1);
-  };
+  const auto name = [&](size_t i) { return i == 0 ? std::string("embeddings") : "layer " + std::to_string(i - 1); };
   bool diverged = false;
   for (size_t i = 0; i < differences.size(); ++i) {
     const bool beyond = !(differences[i].max_abs <= tolerance * std::max(1.0, differences[i].max_expected));
@@ -94,16 +92,17 @@ Measurements check_forward(Session& session) {
     std::vector<Difference> difference(1);
     difference[0].add(actual.index({real}), expected.index({real}));
     difference = max_over_ranks(difference, session.world());
-    const bool well_formed = actual.sizes() == at::IntArrayRef(shape) && actual.scalar_type() == expected.scalar_type() &&
-                             actual.isfinite().all().item<bool>() && expected.isfinite().all().item<bool>();
+    const bool well_formed = actual.sizes() == at::IntArrayRef(shape) &&
+                             actual.scalar_type() == expected.scalar_type() && actual.isfinite().all().item<bool>() &&
+                             expected.isfinite().all().item<bool>();
     const bool all_well_formed = max_over_ranks(well_formed ? 0 : 1, session.world()) == 0;
 
     const bool relative = own_weights && difference[0].max_expected > 1;
-    Measurement row = measure("logits, " + what, difference[0],
-                              relative ? tolerance * difference[0].max_expected : tolerance,
-                              relative ? "limit " + short_number(tolerance) + " x the largest logit, " +
-                                             short_number(difference[0].max_expected)
-                                       : "");
+    Measurement row = measure(
+        "logits, " + what, difference[0], relative ? tolerance * difference[0].max_expected : tolerance,
+        relative
+            ? "limit " + short_number(tolerance) + " x the largest logit, " + short_number(difference[0].max_expected)
+            : "");
     if (!all_well_formed) {
       row.passed = false;
       row.detail = "shape or dtype differ, or there are NaN or Inf";

@@ -15,8 +15,8 @@ namespace {
 
 constexpr int64_t kSteps = 3;
 constexpr double kWeightLimit = 1e-5;
-// An element whose gradient is below this share of its tensor's largest is taken to be rounding: two right programs agree on
-// a gradient to about 1e-6 of the tensor's largest, so below it less than two digits are certain.
+// An element whose gradient is below this share of its tensor's largest is taken to be rounding: two right programs
+// agree on a gradient to about 1e-6 of the tensor's largest, so below it less than two digits are certain.
 constexpr double kRoundingShare = 1e-4;
 // Largest share of all elements that may be apart by more than kWeightLimit for that reason.
 constexpr double kLargestShare = 0.01;
@@ -30,8 +30,8 @@ void mark_rounding(const torch::OrderedDict<std::string, at::Tensor>& parameters
   for (size_t i = 0; i < parameters.size(); ++i) {
     const at::Tensor magnitude = parameters[i].value().grad().abs();
     const bool all = has_zero_gradient(parameters[i].key());
-    const at::Tensor small = all ? at::ones_like(magnitude, at::kBool)
-                                 : magnitude.lt(kRoundingShare * magnitude.amax().item<double>());
+    const at::Tensor small =
+        all ? at::ones_like(magnitude, at::kBool) : magnitude.lt(kRoundingShare * magnitude.amax().item<double>());
     if (marks[i].defined()) {
       marks[i].logical_or_(small);
     } else {
@@ -41,10 +41,10 @@ void mark_rounding(const torch::OrderedDict<std::string, at::Tensor>& parameters
 }
 
 struct WeightComparison {
-  Difference clear;             // of the elements whose gradient is more than rounding
-  Difference rounding;          // of the others
-  double clear_beyond = 0;      // how many of the former are further apart than kWeightLimit, over all ranks
-  double rounding_beyond = 0;   // how many of the latter
+  Difference clear;            // of the elements whose gradient is more than rounding
+  Difference rounding;         // of the others
+  double clear_beyond = 0;     // how many of the former are further apart than kWeightLimit, over all ranks
+  double rounding_beyond = 0;  // how many of the latter
 };
 
 WeightComparison compare_weights(Session& session, const std::vector<at::Tensor>& marks) {
@@ -86,7 +86,8 @@ double count_misshapen_state(Session& session, torch::optim::Optimizer& optimize
       ++wrong;
       continue;
     }
-    for (const at::Tensor& state : entry.state_of(*found->second)) wrong += state.sizes() == shard.tensor.sizes() ? 0 : 1;
+    for (const at::Tensor& state : entry.state_of(*found->second))
+      wrong += state.sizes() == shard.tensor.sizes() ? 0 : 1;
   }
   return max_over_ranks(wrong, session.world());
 }
@@ -113,9 +114,11 @@ Measurements measure_weights(const Session& session, const OptimizerCase& entry,
     // Only a ReLU in float32 can excuse them; then they are bounded and counted like those below.
     const bool kinks = session.config().activation_function() == "relu" && session.options().type == at::kFloat;
     const double share = weights.clear_beyond / total;
-    rows.push_back(measure(entry.name + ": weights next to a ReLU kink", weights.clear, kinks ? bound : kWeightLimit, rule));
-    rows.push_back(measure(entry.name + ": share of weights apart by more than " + short_number(kWeightLimit) + " there",
-                           share, kinks ? kLargestKinkShare : 0, counted(weights.clear_beyond, share)));
+    rows.push_back(
+        measure(entry.name + ": weights next to a ReLU kink", weights.clear, kinks ? bound : kWeightLimit, rule));
+    rows.push_back(
+        measure(entry.name + ": share of weights apart by more than " + short_number(kWeightLimit) + " there", share,
+                kinks ? kLargestKinkShare : 0, counted(weights.clear_beyond, share)));
   }
   rows.push_back(measure(entry.name + ": weights whose gradient is rounding alone", weights.rounding, bound, rule));
   const double share = weights.rounding_beyond / total;
@@ -150,7 +153,8 @@ void measure_optimizer(Session& session, const OptimizerCase& entry, Measurement
   worst.detail = "furthest apart: " + worst.detail;
   rows.push_back(worst);
 
-  for (Measurement& row : measure_weights(session, entry, compare_weights(session, marks))) rows.push_back(std::move(row));
+  for (Measurement& row : measure_weights(session, entry, compare_weights(session, marks)))
+    rows.push_back(std::move(row));
   rows.push_back(measure(entry.name + ": states without their shard's shape",
                          count_misshapen_state(session, *optimizer, entry), 0));
 }

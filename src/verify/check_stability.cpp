@@ -1,6 +1,5 @@
 // Check "stability": several epochs on a fixed data set.
 
-
 #include "src/verify/checks.h"
 #include "src/verify/training.h"
 
@@ -17,7 +16,8 @@ Measurements check_stability(Session& session) {
     rows.push_back(row);
   }
   rows.push_back(measure("largest loss difference of a step", curve.max_difference, session.options().loss_tolerance,
-                         std::to_string(session.options().epochs * kBatches) + " steps"));
+                         std::to_string(session.options().epochs * kBatches) + " steps, SGD with momentum 0.9, lr " +
+                             short_number(curve.learning_rate)));
   rows.push_back(measure("last epoch's loss / first epoch's", curve.model.back() / curve.model.front(), 0.9));
   rows.push_back(measure("replicated parameters that differ between ranks",
                          static_cast<double>(count_unequal_replicas(session, /*gradients=*/false)), 0,

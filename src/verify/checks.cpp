@@ -33,8 +33,8 @@ const std::vector<std::string>& check_names() {
 }
 
 CheckResult run_check(const std::string& name, Session& session) {
-  const auto found = std::find_if(all_checks().begin(), all_checks().end(),
-                                  [&](const auto& entry) { return entry.first == name; });
+  const auto found =
+      std::find_if(all_checks().begin(), all_checks().end(), [&](const auto& entry) { return entry.first == name; });
   TORCH_CHECK_VALUE(found != all_checks().end(), "\"", name, "\" is no check; --list-checks prints them.");
   CheckResult result;
   result.name = name;

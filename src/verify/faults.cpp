@@ -31,8 +31,10 @@ CollectiveHook collective_fault(const std::string& fault, const std::string& pat
   }
   if (fault == kBiasEverywhere) {
     return [site = path + ".fc2 forward", bias = layer.fc2->bias, rank](const Collective& call) {
-      // The layer adds its bias once after the sum; here every other rank has put it into its part already.
-      if (call.site == site && rank != 0) call.buffer.add_(bias.detach());
+      // The layer adds its bias once after the sum; here every other rank has put it into its part already. Another
+      // model on the same group, of another width, is left alone.
+      const bool meant = call.site == site && call.buffer.size(-1) == bias.size(0);
+      if (meant && rank != 0) call.buffer.add_(bias.detach());
       return true;
     };
   }

@@ -16,12 +16,13 @@ struct Fault {
 
 const std::vector<Fault>& faults();
 
-/// Arranges for `fault` to happen in decoder layer `layer` (or in the embedding, where it has no layer) whenever the model
-/// computes. Call it once, on every rank. Throws c10::ValueError for an unknown fault, a layer that the model does not
-/// have, or a single rank, on which nothing can go wrong between ranks.
+/// Arranges for `fault` to happen in decoder layer `layer` (or in the embedding, where it has no layer) whenever the
+/// model computes. Call it once, on every rank. Throws c10::ValueError for an unknown fault, a layer that the model
+/// does not have, or a single rank, on which nothing can go wrong between ranks.
 void install_fault(const std::string& fault, int64_t layer, OptForCausalLM& model);
 
-/// The part of a fault that lies in the weights. Call it after every loading of weights, on every rank; it communicates.
+/// The part of a fault that lies in the weights. Call it after every loading of weights, on every rank; it
+/// communicates.
 void damage_weights(const std::string& fault, int64_t layer, OptForCausalLM& model);
 
 }  // namespace optp

@@ -13,9 +13,9 @@ constexpr double kExactLimit = 1e-9;
 constexpr double kLargestRounding = 1e-2;
 
 struct GradientComparison {
-  Difference worst;    // of the tensor that is furthest apart, relative to its largest gradient
-  std::string name;    // that tensor
-  Difference zero;     // of the gradients that are zero in exact arithmetic, relative to the model's largest gradient
+  Difference worst;  // of the tensor that is furthest apart, relative to its largest gradient
+  std::string name;  // that tensor
+  Difference zero;   // of the gradients that are zero in exact arithmetic, relative to the model's largest gradient
   size_t compared = 0;
   size_t zeros = 0;
 };
@@ -55,8 +55,8 @@ Measurements measure_gradients(Session& session, const Batch& batch) {
   Measurements rows{relative_row(what, result.worst, kGradientLimit, detail)};
   const bool doubtful = !rows[0].passed && result.worst.max_rel() <= kLargestRounding;
   if (doubtful && session.options().type == at::kFloat && session.options().fault.empty()) {
-    // Rounding decides the derivative of a ReLU whose input is next to 0, and that reaches every gradient before it. The
-    // same step in float64, where such an input would have to be a billion times closer, tells rounding from error.
+    // Rounding decides the derivative of a ReLU whose input is next to 0, and that reaches every gradient before it.
+    // The same step in float64, where such an input would have to be a billion times closer, tells rounding from error.
     VerifyOptions options = session.options();
     options.type = at::kDouble;
     Session exact(options, session.mesh());
@@ -69,9 +69,9 @@ Measurements measure_gradients(Session& session, const Batch& batch) {
             relative_row(what, result.worst, kLargestRounding, detail + "; beyond 1e-05 because of ReLUs next to 0")};
   }
   if (result.zeros > 0) {
-    rows.push_back(relative_row("gradients that are zero but for rounding", result.zero, kGradientLimit,
-                                std::to_string(result.zeros) +
-                                    " tensors (k_proj.bias), relative to the model's largest gradient"));
+    rows.push_back(relative_row(
+        "gradients that are zero but for rounding", result.zero, kGradientLimit,
+        std::to_string(result.zeros) + " tensors (k_proj.bias), relative to the model's largest gradient"));
   }
   return rows;
 }

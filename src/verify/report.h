@@ -8,8 +8,8 @@
 
 namespace optp {
 
-/// Plain text for people, 100 columns: facts, a table for each check, the checklist. The last line is `Verdict: PASS` or
-/// `Verdict: FAIL`.
+/// Plain text for people, 100 columns: facts, a table for each check, the checklist. The last line is `Verdict: PASS`
+/// or `Verdict: FAIL`.
 std::string report_text(const VerifyReport& report);
 
 /// The object that `--json` promises: verdict, model, tp, dp, dtype, seconds, checks, and caught_by when a fault was

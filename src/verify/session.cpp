@@ -16,21 +16,23 @@ namespace optp {
 namespace {
 
 // Fresh weights that make every part of the model count and leave nothing for rounding to decide. As they are drawn for
-// training, biases are 0 and layer norms 1, which would hide a bias added twice or left out; queries and keys are so small
-// that attention is uniform and its gradients drown in rounding; and among millions of ReLUs some have an input so close to
-// 0 that rounding decides their derivative. Here biases and layer norms vary, positions tell the tokens apart, attention
-// is far from uniform, and each unit of the feed-forward is clearly on or off.
+// training, biases are 0 and layer norms 1, which would hide a bias added twice or left out; queries and keys are so
+// small that attention is uniform and its gradients drown in rounding; and among millions of ReLUs some have an input
+// so close to 0 that rounding decides their derivative. Here biases and layer norms vary, positions tell the tokens
+// apart, attention is far from uniform, and each unit of the feed-forward is clearly on or off.
 void draw_telling_weights(const std::vector<NamedShard>& parameters, const VerifyOptions& options) {
   at::NoGradGuard no_grad;
   const RandomKey key = RandomKey(options.seed).with("verify");
-  // fc1's inputs come from a layer norm: its sums over hidden_size have a standard deviation of 1/8, its biases are near 1.
+  // fc1's inputs come from a layer norm: its sums over hidden_size have a standard deviation of 1/8, its biases are
+  // near 1.
   const double fc1_std = 0.125 / std::sqrt(static_cast<double>(options.source.config.hidden_size()));
   const std::vector<std::pair<std::string, double>> stds = {
       {"embed_positions.weight", 0.3}, {".q_proj.weight", 0.06}, {".k_proj.weight", 0.06},
       {".fc1.weight", fc1_std},        {".fc2.weight", 0.004},   {"", 0.02},
   };
   for (const NamedShard& entry : parameters) {
-    const auto std = std::find_if(stds.begin(), stds.end(), [&](const auto& s) { return entry.name.ends_with(s.first); });
+    const auto std =
+        std::find_if(stds.begin(), stds.end(), [&](const auto& s) { return entry.name.ends_with(s.first); });
     at::Tensor tensor = entry.tensor;
     fill_normal(tensor, entry.shard, key.with(entry.name), std->second);
     if (entry.name.ends_with("layer_norm.weight")) tensor.add_(1);
@@ -107,8 +109,7 @@ Batch Session::batch(int64_t index, int64_t sequences, int64_t tokens) const {
 double Session::model_loss(const Batch& batch) {
   for (const NamedShard& entry : shards_) entry.tensor.mutable_grad().reset();
   const OptOutput output = model_->forward(
-      batch.input_ids,
-      {.attention_mask = batch.attention_mask, .labels = batch.labels, .gather_logits = false});
+      batch.input_ids, {.attention_mask = batch.attention_mask, .labels = batch.labels, .gather_logits = false});
   output.loss.backward();
   return output.loss.item<double>();
 }

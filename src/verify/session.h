@@ -40,9 +40,9 @@ struct Batch {
   at::Tensor labels;          ///< [B, T], -100 where masked
 };
 
-/// Every rank holds its shards of the model under test; rank 0 also holds the whole reference. The other ranks learn what
-/// the reference computed by broadcast and compare it with what they hold themselves, so a verdict rests on every rank's
-/// evidence. All member functions are collective unless they say otherwise.
+/// Every rank holds its shards of the model under test; rank 0 also holds the whole reference. The other ranks learn
+/// what the reference computed by broadcast and compare it with what they hold themselves, so a verdict rests on every
+/// rank's evidence. All member functions are collective unless they say otherwise.
 class Session {
  public:
   Session(const VerifyOptions& options, const Mesh& mesh);
@@ -55,7 +55,8 @@ class Session {
   OptForCausalLM& model() { return model_; }
   /// The model's parameters and their shards.
   const std::vector<NamedShard>& shards() const { return shards_; }
-  /// Bytes that were allocated while the sharded model was built and are still alive on this rank; measured at build time.
+  /// Bytes that were allocated while the sharded model was built and are still alive on this rank; measured at build
+  /// time.
   int64_t model_bytes() const { return model_bytes_; }
 
   /// Whether this rank holds the reference. Not collective.

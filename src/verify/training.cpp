@@ -10,15 +10,28 @@
 #include "src/log.h"
 
 namespace optp {
+namespace {
+
+double learning_rate_for(Session& session) {
+  const double loss = session.reference_loss(session.batch(0));
+  double squares = 0;
+  session.with_reference([&](OptReferenceImpl& reference) {
+    for (const auto& parameter : reference.parameters()) squares += parameter.grad().square().sum().item<double>();
+  });
+  return 0.05 * loss / session.from_reference(squares);
+}
+
+}  // namespace
 
 TrainingCurve train_both(Session& session, int64_t epochs, int64_t batches) {
-  const auto options = torch::optim::SGDOptions(0.1).momentum(0.9);
+  TrainingCurve curve;
+  curve.learning_rate = learning_rate_for(session);
+  const auto options = torch::optim::SGDOptions(curve.learning_rate).momentum(0.9);
   torch::optim::SGD optimizer(session.model()->parameters(), options);
   std::unique_ptr<torch::optim::SGD> reference_optimizer;
   session.with_reference([&](OptReferenceImpl& reference) {
     reference_optimizer = std::make_unique<torch::optim::SGD>(reference.parameters(), options);
   });
-  TrainingCurve curve;
   for (int64_t epoch = 0; epoch < epochs; ++epoch) {
     double model_sum = 0;
     double reference_sum = 0;

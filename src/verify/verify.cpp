@@ -39,18 +39,19 @@ std::vector<std::pair<std::string, std::string>> facts_of(const VerifyOptions& o
   facts.emplace_back("Machine", c10::str(processor_name(), ", ", std::thread::hardware_concurrency(), " cores, ",
                                          system.sysname, " ", system.release, " ", system.machine));
   facts.emplace_back("Versions", c10::str("optp ", kVersion, ", LibTorch ", TORCH_VERSION, ", g++ ", __VERSION__));
-  facts.emplace_back("Model", c10::str(options.source.name, ": ", config.num_hidden_layers(), " layers, hidden ",
-                                       config.hidden_size(), ", ", config.num_attention_heads(), " heads, ffn ",
-                                       config.ffn_dim(), ", vocabulary ", config.vocab_size(), ", ",
-                                       config.num_parameters(), " parameters"));
-  facts.emplace_back("Weights", options.source.directory
-                                    ? options.source.directory->string()
-                                    : c10::str("fresh, seed ", options.seed,
-                                               ", drawn so that a mistake in any part shows"));
-  facts.emplace_back("Mesh", c10::str("tp ", mesh.tensor().size(), " x dp ", mesh.data().size(), ", Gloo, a process a rank"));
+  facts.emplace_back(
+      "Model", c10::str(options.source.name, ": ", config.num_hidden_layers(), " layers, hidden ", config.hidden_size(),
+                        ", ", config.num_attention_heads(), " heads, ffn ", config.ffn_dim(), ", vocabulary ",
+                        config.vocab_size(), ", ", config.num_parameters(), " parameters"));
+  facts.emplace_back("Weights", options.source.directory ? options.source.directory->string()
+                                                         : c10::str("fresh, seed ", options.seed,
+                                                                    ", drawn so that a mistake in any part shows"));
+  facts.emplace_back("Mesh",
+                     c10::str("tp ", mesh.tensor().size(), " x dp ", mesh.data().size(), ", Gloo, a process a rank"));
   facts.emplace_back("Arithmetic", options.type == at::kDouble ? "float64" : "float32");
-  facts.emplace_back("Inputs", c10::str(options.batch_size, " x ", options.seq_len, " tokens, ",
-                                        options.text.empty() ? "random ids" : c10::str("bytes of a text of ", options.text.size())));
+  facts.emplace_back(
+      "Inputs", c10::str(options.batch_size, " x ", options.seq_len, " tokens, ",
+                         options.text.empty() ? "random ids" : c10::str("bytes of a text of ", options.text.size())));
   return facts;
 }
 
@@ -61,8 +62,8 @@ VerifyReport run_verification(const VerifyOptions& options, const Mesh& mesh) {
                     "--seq-len ", options.seq_len, " does not fit the model; use 2 to ",
                     options.source.config.max_position_embeddings(), ".");
   for (const int64_t id : options.text) {
-    TORCH_CHECK_VALUE(id < options.source.config.vocab_size(), "the text has token ", id,
-                      ", beyond the vocabulary of ", options.source.config.vocab_size(), "; use a larger --vocab-size.");
+    TORCH_CHECK_VALUE(id < options.source.config.vocab_size(), "the text has token ", id, ", beyond the vocabulary of ",
+                      options.source.config.vocab_size(), "; use a larger --vocab-size.");
   }
   const auto begin = std::chrono::steady_clock::now();
   VerifyReport report;

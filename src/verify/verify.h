@@ -8,8 +8,8 @@
 namespace optp {
 
 /// Runs the checks that `options` names, in their order, and says on the log how each went. Collective over `mesh`; the
-/// same report on every rank. Throws c10::ValueError for options that do not fit the model, c10::DistError when a rank is
-/// lost.
+/// same report on every rank. Throws c10::ValueError for options that do not fit the model, c10::DistError when a rank
+/// is lost.
 VerifyReport run_verification(const VerifyOptions& options, const Mesh& mesh);
 
 }  // namespace optp

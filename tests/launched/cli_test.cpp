@@ -26,7 +26,7 @@ void expect_refused(const Arguments& arguments, const std::string& part, const E
 }
 
 TEST(CommandLine, RefusesWrongUsage) {
-  expect_refused({}, "subcommand is required");
+  expect_refused({}, "A subcommand is required");
   expect_refused({"vrify"}, "vrify");
   expect_refused({"verify", "--tpp", "2"}, "--tpp");
   expect_refused({"verify", "--tp", "0"}, "--tp");
@@ -52,7 +52,8 @@ TEST(CommandLine, RefusesContradictoryEnvironment) {
   const Arguments verify{"verify", "--model", "opt-tiny", "--tp", "2"};
   expect_refused(verify, "WORLD_SIZE", {{"RANK", "0"}});
   expect_refused(verify, "RANK", {{"RANK", "zero"}, {"WORLD_SIZE", "2"}});
-  expect_refused(verify, "RANK", {{"RANK", "2"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "1"}});
+  expect_refused(verify, "RANK",
+                 {{"RANK", "2"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "1"}});
   expect_refused(verify, "MASTER_ADDR", {{"RANK", "0"}, {"WORLD_SIZE", "2"}});
   expect_refused(verify, "MASTER_PORT",
                  {{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "port"}});

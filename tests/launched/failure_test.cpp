@@ -15,9 +15,9 @@ namespace optp::testing {
 namespace {
 
 // Long enough to be interrupted; ends by itself in minutes.
-const std::vector<std::string> kLong = {OPTP_PROGRAM,   "verify", "--model",   "opt-tiny", "--tp", "2",
-                                        "--vocab-size", "500",    "--seq-len", "64",       "--epochs",
-                                        "1000",         "--checks", "stability", "--timeout", "20"};
+const std::vector<std::string> kLong = {OPTP_PROGRAM,   "verify",    "--model",   "opt-tiny", "--tp",     "2",
+                                        "--vocab-size", "500",       "--seq-len", "64",       "--epochs", "1000",
+                                        "--checks",     "stability", "--timeout", "20"};
 
 std::vector<std::string> with_report(std::vector<std::string> command, const TemporaryFolder& folder) {
   command.insert(command.end(), {"--report", (folder / "report.txt").string()});
@@ -67,16 +67,25 @@ TEST(LaunchEnvironment, EveryLauncherIsUnderstood) {
   const auto environment = [](int kind, int rank, const std::string& port) -> Environment {
     Environment all{{"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", port}};
     const std::string text = std::to_string(rank);
-    if (kind == 0) all.merge(Environment{{"RANK", text}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", text}, {"LOCAL_WORLD_SIZE", "2"}});
+    if (kind == 0)
+      all.merge(Environment{{"RANK", text}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", text}, {"LOCAL_WORLD_SIZE", "2"}});
     if (kind == 1) {
-      all.merge(Environment{{"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", text}, {"SLURM_NTASKS", "2"},
-                            {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_LOCALID", text}, {"SLURM_NNODES", "1"},
-                            {"SLURM_STEP_NUM_NODES", "1"}, {"SLURM_STEP_TASKS_PER_NODE", "2"},
-                            {"SLURM_TASKS_PER_NODE", "2"}, {"SLURM_NODEID", "0"}});
+      all.merge(Environment{{"SLURM_STEP_ID", "0"},
+                            {"SLURM_PROCID", text},
+                            {"SLURM_NTASKS", "2"},
+                            {"SLURM_STEP_NUM_TASKS", "2"},
+                            {"SLURM_LOCALID", text},
+                            {"SLURM_NNODES", "1"},
+                            {"SLURM_STEP_NUM_NODES", "1"},
+                            {"SLURM_STEP_TASKS_PER_NODE", "2"},
+                            {"SLURM_TASKS_PER_NODE", "2"},
+                            {"SLURM_NODEID", "0"}});
     }
     if (kind == 2) {
-      all.merge(Environment{{"OMPI_COMM_WORLD_RANK", text}, {"OMPI_COMM_WORLD_SIZE", "2"},
-                            {"OMPI_COMM_WORLD_LOCAL_RANK", text}, {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
+      all.merge(Environment{{"OMPI_COMM_WORLD_RANK", text},
+                            {"OMPI_COMM_WORLD_SIZE", "2"},
+                            {"OMPI_COMM_WORLD_LOCAL_RANK", text},
+                            {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
     }
     return all;
   };
@@ -84,9 +93,9 @@ TEST(LaunchEnvironment, EveryLauncherIsUnderstood) {
     SCOPED_TRACE("launcher " + std::to_string(kind));
     const TemporaryFolder first, second;
     const std::string port = std::to_string(20000 + (getpid() * 3 + kind) % 10000);
-    const std::vector<std::string> command = {OPTP_PROGRAM, "verify", "--model", "opt-tiny", "--tp", "2", "--checks",
-                                              "forward", "--vocab-size", "99", "--seq-len", "8", "--report",
-                                              (first / "report.txt").string()};
+    const std::vector<std::string> command = {
+        OPTP_PROGRAM, "verify",       "--model", "opt-tiny",  "--tp", "2",        "--checks",
+        "forward",    "--vocab-size", "99",      "--seq-len", "8",    "--report", (first / "report.txt").string()};
     StartedProgram other(command, environment(kind, 1, port), second.path());
     StartedProgram rank0(command, environment(kind, 0, port), first.path());
     const ProgramResult result = rank0.wait(120);
@@ -100,7 +109,9 @@ TEST(LaunchEnvironment, EveryLauncherIsUnderstood) {
 
 TEST(LaunchEnvironment, ARankThatNeverComesIsAnError) {
   const ProgramResult result = run_optp({"verify", "--model", "opt-tiny", "--tp", "2", "--timeout", "2"},
-                                        {{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"},
+                                        {{"RANK", "0"},
+                                         {"WORLD_SIZE", "2"},
+                                         {"MASTER_ADDR", "127.0.0.1"},
                                          {"MASTER_PORT", std::to_string(31000 + getpid() % 1000)}});
   EXPECT_EQ(result.status, 3);
   EXPECT_TRUE(result.err.starts_with("optp: ")) << result.err;

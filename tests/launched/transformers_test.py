@@ -53,8 +53,9 @@ def forward_at_full_size(optp: Path, folder: Path) -> None:
 def verify_their_weights(optp: Path, folder: Path) -> None:
     """`optp verify --model DIR` on weights that transformers drew, 350m's shape with fewer layers included."""
     random_opt(folder / "post", num_hidden_layers=2, hidden_size=64, num_attention_heads=4, ffn_dim=256,
-               word_embed_proj_dim=32, do_layer_norm_before=False, vocab_size=999)
-    random_opt(folder / "pre", num_hidden_layers=3, hidden_size=192, num_attention_heads=6, ffn_dim=768)
+               word_embed_proj_dim=32, do_layer_norm_before=False, vocab_size=999, max_position_embeddings=64)
+    random_opt(folder / "pre", num_hidden_layers=3, hidden_size=192, num_attention_heads=6, ffn_dim=768,
+               max_position_embeddings=128)
     for name, tp in (("post", 3), ("pre", 2)):
         run(optp, "verify", "--model", folder / name, "--tp", tp, "--report", folder / "report.txt", "--json",
             folder / "result.json", stdout=subprocess.DEVNULL)
@@ -64,8 +65,8 @@ def verify_their_weights(optp: Path, folder: Path) -> None:
 
 def torchrun(optp: Path, folder: Path) -> None:
     """torchrun starts the ranks; rank 0 alone prints."""
-    result = run(sys.executable, "-m", "torch.distributed.run", "--no-python", "--nproc-per-node", 2, "--master-port", 0,
-                 optp, "verify", "--model", "opt-tiny", "--vocab-size", 500, "--seq-len", 16, "--checks",
+    result = run(sys.executable, "-m", "torch.distributed.run", "--no-python", "--standalone", "--nproc-per-node", 2, optp,
+                 "verify", "--model", "opt-tiny", "--vocab-size", 500, "--seq-len", 16, "--checks",
                  "forward,backward", "--report", folder / "report.txt", "--quiet", stdout=subprocess.PIPE, text=True)
     assert result.stdout.count("Verdict: PASS") == 1, result.stdout
     assert (folder / "report.txt").read_text() == result.stdout

@@ -1,5 +1,5 @@
-// The models against values recorded from transformers (scripts/make_golden.py): every switch of the configuration once.
-// Loading goes through the same code as `optp forward`, so a mistake in the reader shows here too.
+// The models against values recorded from transformers (scripts/make_golden.py): every switch of the configuration
+// once. Loading goes through the same code as `optp forward`, so a mistake in the reader shows here too.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -72,8 +72,7 @@ TEST_P(GoldenModel, ForwardBackwardGradientsShardedEqualsTransformers) {
       OptForCausalLM model(golden.source.config, mesh);
       const auto shards = named_shards(*model);
       golden.source.load_weights(shards, 0);
-      const OptOutput output =
-          model->forward(golden.ids, {.attention_mask = golden.mask, .labels = golden.labels});
+      const OptOutput output = model->forward(golden.ids, {.attention_mask = golden.mask, .labels = golden.labels});
       golden.check(output.logits, output.loss);
       output.loss.backward();
       for (const NamedShard& entry : shards) {

@@ -1,11 +1,12 @@
 // Configurations: the published sizes, config.json in and out, and what is refused.
+#include "modules/opt_config.h"
+
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <map>
 #include <string>
 
-#include "modules/opt_config.h"
 #include "modules/opt_for_causal_lm.h"
 #include "modules/opt_reference.h"
 #include "tests/support/errors.h"
@@ -19,9 +20,9 @@ using testing::message_of;
 TEST(OptConfig, MemoryPublishedParameterCounts) {
   // Counted from transformers' models.
   const std::map<std::string, int64_t> published = {
-      {"opt-125m", 125239296},   {"opt-350m", 331196416},   {"opt-1.3b", 1315758080},
-      {"opt-2.7b", 2651596800},  {"opt-6.7b", 6658473984},  {"opt-13b", 12853473280},
-      {"opt-30b", 29974540288},  {"opt-66b", 65719701504},  {"opt-175b", 174604468224},
+      {"opt-125m", 125239296},  {"opt-350m", 331196416},  {"opt-1.3b", 1315758080},
+      {"opt-2.7b", 2651596800}, {"opt-6.7b", 6658473984}, {"opt-13b", 12853473280},
+      {"opt-30b", 29974540288}, {"opt-66b", 65719701504}, {"opt-175b", 174604468224},
   };
   for (const auto& [name, parameters] : published) {
     EXPECT_EQ(OptConfig::preset(name).num_parameters(), parameters) << name;
@@ -62,7 +63,7 @@ TEST(OptConfig, ReadsWhatIsPublished) {
     "max_position_embeddings": 2048, "model_type": "opt", "num_attention_heads": 16, "num_hidden_layers": 24,
     "pad_token_id": 1, "prefix": "</s>", "torch_dtype": "float16", "transformers_version": "4.20.0.dev0",
     "use_cache": true, "vocab_size": 50272, "word_embed_proj_dim": 512})",
-                                               "config.json");
+                                                "config.json");
   EXPECT_EQ(OptConfig(config).init_std(0.006), OptConfig::opt_350m());
 }
 

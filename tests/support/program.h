@@ -16,9 +16,10 @@ struct ProgramResult {
 
 using Environment = std::map<std::string, std::string>;
 
-/// Runs `optp` with `arguments` and returns when it has ended; `environment` is added to this process's. A run that takes
-/// longer than `seconds` is killed and returns 128 + 9.
-ProgramResult run_optp(const std::vector<std::string>& arguments, const Environment& environment = {}, int seconds = 240);
+/// Runs `optp` with `arguments` and returns when it has ended; `environment` is added to this process's. A run that
+/// takes longer than `seconds` is killed and returns 128 + 9.
+ProgramResult run_optp(const std::vector<std::string>& arguments, const Environment& environment = {},
+                       int seconds = 240);
 
 /// Any other program, by its path.
 ProgramResult run_program(const std::vector<std::string>& command, const Environment& environment = {},

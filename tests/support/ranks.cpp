@@ -19,7 +19,8 @@ void run_ranks(int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& b
     threads.emplace_back([&, rank] {
       try {
         at::set_num_threads(1);
-        // A rank that fails leaves the others waiting: they give up after this long, and the first error is the one shown.
+        // A rank that fails leaves the others waiting: they give up after this long, and the first error is the one
+        // shown.
         const Mesh mesh(store, rank, tp * dp, {.tp = tp, .dp = dp, .timeout = std::chrono::seconds(20)});
         body(mesh);
       } catch (...) {

@@ -1,5 +1,5 @@
-// Stands in for gloo/rendezvous/store.h. c10d's GlooStore derives from this class, so the virtual functions stand in the
-// order of the Gloo that LibTorch 2.13 was built with; another order would call the wrong one.
+// Stands in for gloo/rendezvous/store.h. c10d's GlooStore derives from this class, so the virtual functions stand in
+// the order of the Gloo that LibTorch 2.13 was built with; another order would call the wrong one.
 #pragma once
 
 #include <chrono>
