@@ -33,6 +33,10 @@ int run(std::vector<std::string> arguments) {
   optp::cli::Runner runner;
   optp::cli::add_verify(app, runner);
   optp::cli::add_forward(app, runner);
+  const std::string command = arguments.size() > 1 ? arguments[1] : "";
+  if (!command.empty() && !command.starts_with("-") && app.get_subcommand_no_throw(command) == nullptr) {
+    return fail("\"" + command + "\" is no command; optp --help lists them.", kBadInput);
+  }
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend() - 1);  // as CLI11 takes them
     app.parse(reversed);
