@@ -34,7 +34,8 @@ int run(std::vector<std::string> arguments) {
   optp::cli::add_verify(app, runner);
   optp::cli::add_forward(app, runner);
   const std::string command = arguments.size() > 1 ? arguments[1] : "";
-  if (!command.empty() && !command.starts_with("-") && app.get_subcommand_no_throw(command) == nullptr) {
+  const auto named = [&](const CLI::App* candidate) { return candidate->get_name() == command; };
+  if (!command.empty() && !command.starts_with("-") && app.get_subcommands(named).empty()) {
     return fail("\"" + command + "\" is no command; optp --help lists them.", kBadInput);
   }
   try {
