@@ -7,6 +7,8 @@
 //   scatter_to   own range     all-gather    a whole activation enters a row-parallel layer
 //   gather_from  all-gather    own range     a sharded activation is wanted whole
 //
+// Backward runs outside of autograd: no gradients of gradients.
+//
 // Shoeybi et al., Megatron-LM (2019), section 3: copy_to is `f`, reduce_from is `g`. The names are those of
 // Megatron-LM.
 #pragma once

@@ -28,7 +28,7 @@ using CollectiveHook = std::function<bool(const Collective&)>;
 /// What the calls of one site added up to.
 struct CollectiveCount {
   int64_t calls = 0;
-  int64_t bytes = 0;  ///< of the tensors handed in by this rank, whatever the algorithm then sends
+  int64_t bytes = 0;  ///< of the tensors handed in by this rank (uneven parts of an all_gather: padded to the largest)
   double seconds = 0;
 };
 

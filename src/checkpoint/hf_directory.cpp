@@ -98,11 +98,11 @@ void HfDirectory::check_names(const std::vector<NamedShard>& parameters) const {
   std::vector<std::string> missing;
   for (const NamedShard& parameter : parameters) {
     needed.insert(parameter.name);
-    if (tensors_.count(parameter.name) == 0) missing.push_back(parameter.name);
+    if (!tensors_.contains(parameter.name)) missing.push_back(parameter.name);
   }
   std::vector<std::string> unknown;
   for (const auto& [name, location] : tensors_) {
-    if (needed.count(name) == 0 && name != kTiedHeadName) unknown.push_back(location.name);
+    if (!needed.contains(name) && name != kTiedHeadName) unknown.push_back(location.name);
   }
   TORCH_CHECK_VALUE(missing.size() < parameters.size(), path_.string(), " holds no OPT model: none of its ",
                     tensors_.size(), " tensors has the name of a weight of OPT, such as ", kTiedEmbeddingName, ".");
@@ -112,7 +112,7 @@ void HfDirectory::check_names(const std::vector<NamedShard>& parameters) const {
                     and_more(missing.size()), " that the model of its config.json needs", beside, ".");
   TORCH_CHECK_VALUE(unknown.empty(), path_.string(), " has the tensor ", shown_name(unknown.front()),
                     and_more(unknown.size()), " that the model of its config.json has no place for.");
-  if (tensors_.count(kTiedHeadName) > 0 && needed.count(kTiedHeadName) == 0) check_tied_head();
+  if (tensors_.contains(kTiedHeadName) && !needed.contains(kTiedHeadName)) check_tied_head();
 }
 
 // All of it on every rank, not its range alone: then all ranks agree on the error.

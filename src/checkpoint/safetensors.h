@@ -26,7 +26,7 @@ class SafetensorsFile {
   const std::vector<std::string>& names() const { return header_.names; }
   /// The strings under `__metadata__`.
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
-  bool contains(const std::string& name) const { return header_.entries.count(name) > 0; }
+  bool contains(const std::string& name) const { return header_.entries.contains(name); }
 
   at::ScalarType dtype(const std::string& name) const { return entry(name).dtype; }
   const std::vector<int64_t>& shape(const std::string& name) const { return entry(name).shape; }

@@ -106,7 +106,7 @@ class HeaderReader {
     }
     field_ = key;
     if (place_ == Place::kMetadata) {
-      if (header_.metadata.count(key) > 0) refuse_header(file_, "its metadata has the key ", shown_name(key), " twice");
+      if (header_.metadata.contains(key)) refuse_header(file_, "its metadata has the key ", shown_name(key), " twice");
       return true;
     }
     if (key != "dtype" && key != "shape" && key != "data_offsets") {

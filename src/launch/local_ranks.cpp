@@ -160,9 +160,9 @@ class Supervisor {
     if (exited_with(status, kCheckFailed) || exited_with(status, kBadInput)) return WEXITSTATUS(status);
     if (WIFSIGNALED(status)) {
       std::cerr << "optp: rank " << cause << " was killed by signal " << WTERMSIG(status) << " ("
-                << strsignal(WTERMSIG(status)) << ")" << std::endl;
+                << strsignal(WTERMSIG(status)) << ")" << '\n';
     } else {
-      std::cerr << "optp: rank " << cause << " exited with status " << WEXITSTATUS(status) << std::endl;
+      std::cerr << "optp: rank " << cause << " exited with status " << WEXITSTATUS(status) << '\n';
     }
     return kRankFailed;
   }

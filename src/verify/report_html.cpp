@@ -48,8 +48,8 @@ std::string html_bar(const Measurement& measurement) {
                     "\"><rect class=\"track\" width=\"" + text(width) + "\" height=\"8\" rx=\"2\"/>";
   svg += "<rect class=\"fill " + html_class(verdict_word(measurement.passed)) + "\" width=\"" + text(filled) +
          "\" height=\"8\" rx=\"2\"/>";
-  for (double x = kDecade; x < width; x += kDecade) {
-    svg += "<path class=\"tick\" d=\"M" + text(x) + " 0v8\"/>";
+  for (int decade = 1; decade * kDecade < width; ++decade) {
+    svg += "<path class=\"tick\" d=\"M" + text(decade * kDecade) + " 0v8\"/>";
   }
   svg += "<path class=\"limit\" d=\"M" + text(kBelow * kDecade) + " -3v14\"/></svg>";
   return svg + "<small aria-hidden=\"true\">" + label + "</small>";
