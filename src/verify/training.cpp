@@ -18,7 +18,8 @@ double learning_rate_for(Session& session) {
   session.with_reference([&](OptReferenceImpl& reference) {
     for (const auto& parameter : reference.parameters()) squares += parameter.grad().square().sum().item<double>();
   });
-  return 0.05 * loss / session.from_reference(squares);
+  constexpr double kLargest = 0.5;  // where the gradient is tiny the step would leave the region in which it is right
+  return std::min(kLargest, 0.05 * loss / session.from_reference(squares));
 }
 
 }  // namespace
