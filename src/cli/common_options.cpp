@@ -66,6 +66,12 @@ void add_common_options(CLI::App& command, CommonOptions& options, const std::ve
       ->group(processes);
 }
 
+void add_dp_option(CLI::App& command, CommonOptions& options) {
+  command.add_option("--dp", options.dp, "Copies of the model, each with its part of the batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+}
+
 ModelSource model_of(const CommonOptions& options) {
   ModelSource source = find_model(options.model);
   const bool changed = options.vocab_size || options.hidden_size || options.num_layers || options.num_heads ||
@@ -100,9 +106,10 @@ at::ScalarType dtype_of(const std::string& name) {
 
 Participation join(const CommonOptions& options, const std::vector<std::string>& arguments) {
   std::optional<LaunchEnv> env = read_launch_env();
-  if (!env && options.tp > 1) return {run_local_ranks(static_cast<int>(options.tp), arguments), {}};
+  const int64_t world_size = options.tp * options.dp;
+  if (!env && world_size > 1) return {run_local_ranks(static_cast<int>(world_size), arguments), {}};
   if (!env) env = LaunchEnv{};
-  TORCH_CHECK_VALUE(env->world_size == options.tp, "--tp ", options.tp, " needs ", options.tp,
+  TORCH_CHECK_VALUE(env->world_size == world_size, "--tp ", options.tp, " x --dp ", options.dp, " needs ", world_size,
                     " ranks, but the launcher started ", env->world_size, "; make the two agree.");
   const LogLevel level = options.quiet                  ? LogLevel::warn
                          : options.log_level == "debug" ? LogLevel::debug
@@ -115,7 +122,7 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
       static_cast<int>(options.threads > 0 ? options.threads : std::max<int64_t>(1, cores / env->local_world_size)));
 
   const std::chrono::milliseconds timeout(static_cast<int64_t>(options.timeout * 1000));
-  Mesh::Options mesh{.tp = options.tp, .dp = 1, .timeout = timeout};
+  Mesh::Options mesh{.tp = options.tp, .dp = options.dp, .timeout = timeout};
   if (!options.interface.empty()) {
     mesh.address = interface_address(options.interface);
   } else {

@@ -21,6 +21,7 @@ struct CommonOptions {
   std::string model;
   std::optional<int64_t> vocab_size, hidden_size, num_layers, num_heads, ffn_dim, max_positions;
   int64_t tp = 1;
+  int64_t dp = 1;       // commands that take --dp call add_dp_option
   int64_t threads = 0;  // 0: this host's cores divided by its ranks
   std::string dtype = "float32";
   uint64_t seed = 0;
@@ -35,6 +36,9 @@ struct CommonOptions {
 /// Adds them to `command`. `dtypes`: what --dtype may be. Defaults are those that `options` holds.
 void add_common_options(CLI::App& command, CommonOptions& options, const std::vector<std::string>& dtypes);
 
+/// Adds --dp, for commands whose work several copies of the model can share.
+void add_dp_option(CLI::App& command, CommonOptions& options);
+
 /// The model that the options name, with the preset changed as they say. Throws c10::ValueError.
 ModelSource model_of(const CommonOptions& options);
 
@@ -46,8 +50,9 @@ struct Participation {
   Mesh mesh;                       ///< otherwise: this process is a rank of it
 };
 
-/// Joins the world that the environment describes or, without one and with tp > 1, starts the ranks on this host. Sets
-/// the threads and the log of this rank. Call it before anything starts threads; `arguments` are the program's own.
+/// Joins the world that the environment describes or, without one and with tp x dp > 1, starts the ranks on this host.
+/// Sets the threads and the log of this rank. Call it before anything starts threads; `arguments` are the program's
+/// own.
 Participation join(const CommonOptions& options, const std::vector<std::string>& arguments);
 
 /// Writes `text` to `path` whole or not at all.
