@@ -88,6 +88,7 @@ ensure_packages() {
   command -v ninja >/dev/null || missing+=(ninja-build)
   have_header CLI/CLI.hpp || missing+=(libcli11-dev)
   have_header nlohmann/json.hpp || missing+=(nlohmann-json3-dev)
+  have_header pcre2.h || missing+=(libpcre2-dev)
   if [ "$1" = tests ]; then
     have_header gtest/gtest.h || missing+=(libgtest-dev)
     have_header gmock/gmock.h || missing+=(libgmock-dev)

@@ -9,7 +9,7 @@
 #include "src/checkpoint/model_source.h"
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
-#include "src/data/byte_tokens.h"
+#include "src/data/tokenizer.h"
 #include "src/log.h"
 #include "src/verify/checks.h"
 #include "src/verify/faults.h"
@@ -58,7 +58,7 @@ VerifyOptions options_of(const VerifyArguments& arguments) {
   options.checks = chosen_checks(arguments.checks);
   options.trace_layers = arguments.common.log_level == "debug";
   if (!arguments.text.empty()) {
-    options.text = byte_tokens(read_text_file(arguments.text));
+    options.text = open_tokenizer("bytes")->encode(read_text_file(arguments.text));
     TORCH_CHECK_VALUE(!options.text.empty(), arguments.text, " is empty; pass a text with something in it.");
   }
   const int64_t layers = options.source.config.num_hidden_layers();
