@@ -17,4 +17,8 @@ bool log_enabled(LogLevel level);
 /// Prints one line, a newline added.
 void log_line(LogLevel level, const std::string& text);
 
+/// Keeps `text` in the last line of the terminal that standard error is, below the lines that are printed; "" takes it
+/// away. It must not be longer than a line.
+void show_status(const std::string& text);
+
 }  // namespace optp
