@@ -20,7 +20,7 @@ enum class OptimizerKind { adamw, adam, sgd, rmsprop };
 OptimizerKind parse_optimizer(std::string_view name);
 std::string_view optimizer_name(OptimizerKind kind);
 
-/// Names and defaults of torch.optim. What a kind does not know is ignored by it.
+/// Names and defaults of torch.optim.
 struct OptimizerOptions {
   /* implicit */ OptimizerOptions(OptimizerKind kind = OptimizerKind::adamw) : kind_(kind) {}
 
@@ -37,11 +37,13 @@ struct OptimizerOptions {
   /// No decay for biases and norms: whatever has one dimension.
   TORCH_ARG(bool, no_decay_bias) = false;
 
+ public:
   /// The learning rate that torch.optim uses when none is given.
   double default_lr() const;
   /// `weight_decay`, or the kind's default.
   double decay() const;
-  /// Throws c10::ValueError that names the first value outside its range.
+  /// Throws c10::ValueError that names the first value which is outside its range, or set for a kind without it (of
+  /// betas, eps and alpha, which have defaults, that is not known: they are ignored).
   void validate() const;
 };
 

@@ -24,6 +24,7 @@ struct ScheduleOptions {
   TORCH_ARG(double, min_lr) = 0;        ///< where the decay ends; not with constant
   TORCH_ARG(double, power) = 1;         ///< polynomial
 
+ public:
   /// Throws c10::ValueError that names the first value outside its range.
   void validate() const;
 };
