@@ -10,7 +10,7 @@ left_out=()
 test_python=$python_venv/bin/python
 if ! ensure_test_packages; then
   test_python=
-  left_out+=("the comparisons with transformers and the runs under torchrun: ${test_packages[*]} could not be installed")
+  left_out+=("the comparisons with transformers and tokenizers and the runs under torchrun: ${test_packages[*]} could not be installed")
 fi
 clang_format=$tools_venv/bin/clang-format
 if ! ensure_tool clang-format "$clang_format_version"; then

@@ -44,6 +44,11 @@ void AtomicFile::write(const void* data, size_t size) {
   }
 }
 
+void AtomicFile::overwrite(size_t offset, const void* data, size_t size) {
+  const ssize_t written = ::pwrite(descriptor_, data, size, static_cast<off_t>(offset));
+  check(written == static_cast<ssize_t>(size));
+}
+
 void AtomicFile::commit() {
   check(::fsync(descriptor_) == 0);
   check(::rename(temporary_.c_str(), path_.c_str()) == 0);

@@ -19,6 +19,8 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
 
   void write(const void* data, size_t size);
+  /// Replaces bytes that were written before, from `offset` on.
+  void overwrite(size_t offset, const void* data, size_t size);
 
   /// Flushes to the disk and takes the name, replacing what had it.
   void commit();

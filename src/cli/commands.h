@@ -17,5 +17,6 @@ using Runner = std::function<int(const std::vector<std::string>& arguments)>;
 /// Each sets `runner` when its command is parsed.
 void add_verify(CLI::App& app, Runner& runner);
 void add_forward(CLI::App& app, Runner& runner);
+void add_tokenize(CLI::App& app, Runner& runner);
 
 }  // namespace optp::cli

@@ -104,6 +104,14 @@ at::ScalarType dtype_of(const std::string& name) {
   return name == "float64" ? at::kDouble : name == "bfloat16" ? at::kBFloat16 : at::kFloat;
 }
 
+LogLevel log_level_of(const std::string& name, bool quiet) {
+  if (quiet) return LogLevel::warn;
+  return name == "debug"  ? LogLevel::debug
+         : name == "info" ? LogLevel::info
+         : name == "warn" ? LogLevel::warn
+                          : LogLevel::error;
+}
+
 Participation join(const CommonOptions& options, const std::vector<std::string>& arguments) {
   std::optional<LaunchEnv> env = read_launch_env();
   const int64_t world_size = options.tp * options.dp;
@@ -111,12 +119,7 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
   if (!env) env = LaunchEnv{};
   TORCH_CHECK_VALUE(env->world_size == world_size, "--tp ", options.tp, " x --dp ", options.dp, " needs ", world_size,
                     " ranks, but the launcher started ", env->world_size, "; make the two agree.");
-  const LogLevel level = options.quiet                  ? LogLevel::warn
-                         : options.log_level == "debug" ? LogLevel::debug
-                         : options.log_level == "info"  ? LogLevel::info
-                         : options.log_level == "warn"  ? LogLevel::warn
-                                                        : LogLevel::error;
-  set_log(level, env->rank == 0);
+  set_log(log_level_of(options.log_level, options.quiet), env->rank == 0);
   const auto cores = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
   at::set_num_threads(
       static_cast<int>(options.threads > 0 ? options.threads : std::max<int64_t>(1, cores / env->local_world_size)));

@@ -10,6 +10,7 @@
 
 #include "parallel/mesh.h"
 #include "src/checkpoint/model_source.h"
+#include "src/log.h"
 
 namespace CLI {
 class App;
@@ -43,6 +44,9 @@ void add_dp_option(CLI::App& command, CommonOptions& options);
 ModelSource model_of(const CommonOptions& options);
 
 at::ScalarType dtype_of(const std::string& name);
+
+/// The level that --log-level names; --quiet alone is "warn".
+LogLevel log_level_of(const std::string& name, bool quiet);
 
 /// How a process takes part in a run.
 struct Participation {

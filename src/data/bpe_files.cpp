@@ -16,7 +16,7 @@
 namespace optp {
 namespace {
 
-constexpr uint64_t kMostIds = uint64_t{1} << 24;
+constexpr uint64_t kMostIds = uint64_t{1} << 20;
 
 using Vocabulary = std::unordered_map<std::string, uint32_t>;
 
@@ -170,8 +170,6 @@ BpeFiles read_bpe_files(const std::filesystem::path& folder) {
   BpeFiles files;
   files.folder = folder;
   const Vocabulary vocabulary = parse_vocabulary(vocabulary_text, vocabulary_path.string());
-  files.merges = parse_merges(merges_text, vocabulary, merges_path.string());
-
   const std::vector<std::string> spellings = byte_spellings();
   std::unordered_map<std::string, char> alphabet;
   for (size_t byte = 0; byte < spellings.size(); ++byte) {
@@ -187,6 +185,7 @@ BpeFiles read_bpe_files(const std::filesystem::path& folder) {
     }
     place = bytes_of(token, alphabet);
   }
+  files.merges = parse_merges(merges_text, vocabulary, merges_path.string());
   files.fingerprint = hex64(xxh64(vocabulary_text)) + hex64(xxh64(merges_text));
   return files;
 }

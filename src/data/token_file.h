@@ -1,0 +1,51 @@
+// Token ids in a file, as `optp tokenize` writes them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "src/checkpoint/mapped_file.h"
+#include "src/data/npy_header.h"
+
+namespace optp {
+
+/// A one-dimensional NumPy array of uint16 or uint32, memory-mapped: any size, and pages are read when they are needed.
+/// Errors are c10::ValueError that names the file. Reading is safe from several threads; asking for the content's
+/// hash or largest id the first time is not.
+class TokenFile {
+ public:
+  /// Opens it and checks its header against its size.
+  explicit TokenFile(std::filesystem::path path);
+
+  const std::filesystem::path& path() const { return file_.path(); }
+  int64_t size() const { return header_.count; }
+
+  /// Ids first .. first + count - 1, which must lie in the file: int64 [count].
+  at::Tensor read(int64_t first, int64_t count) const;
+  /// The same into memory that has room for them.
+  void read(int64_t first, int64_t count, int64_t* out) const;
+
+  /// -1 for a file without ids. The first call of either reads the whole file, a few GB a second.
+  int64_t largest_id() const { return content().largest_id; }
+  /// XXH64 of all ids, as they are stored.
+  uint64_t hash() const { return content().hash; }
+
+ private:
+  struct Content {
+    int64_t largest_id;
+    uint64_t hash;
+  };
+  void check_range(int64_t first, int64_t count) const;
+  const Content& content() const;
+
+  MappedFile file_;
+  NpyHeader header_;
+  mutable std::optional<Content> content_;
+};
+
+}  // namespace optp
