@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 
 namespace optp {
@@ -12,8 +13,9 @@ namespace optp {
 class AtomicFile {
  public:
   /// Creates a temporary file in `path`'s folder, which must exist and be writable. `path` may be a
-  /// regular file, and nothing else that exists.
-  explicit AtomicFile(std::filesystem::path path);
+  /// regular file, and nothing else that exists. `mode`: its permissions, less what the process's umask takes away;
+  /// 0600 for what holds a run's state.
+  explicit AtomicFile(std::filesystem::path path, unsigned mode = 0666);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -31,6 +33,13 @@ class AtomicFile {
   std::filesystem::path path_;
   std::filesystem::path temporary_;
   int descriptor_ = -1;
+  uint64_t size_ = 0;           // written so far
+  uint64_t flushing_from_ = 0;  // the disk has been told of all before, and
+  uint64_t flushed_to_ = 0;     // has all before that
 };
+
+/// Flushes a folder's entries, so that new names in it survive a power cut. Some file systems cannot; files are whole
+/// all the same.
+void flush_folder(const std::filesystem::path& folder);
 
 }  // namespace optp

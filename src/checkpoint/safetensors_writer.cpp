@@ -12,11 +12,7 @@
 #include "src/checkpoint/safetensors_header.h"
 
 namespace optp {
-namespace {
-
-// The header's JSON, padded with spaces so that the data starts at a multiple of 8.
-std::string make_safetensors_header(const std::filesystem::path& path,
-                                    const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+std::string make_safetensors_header(const std::filesystem::path& path, const std::vector<TensorSpec>& tensors,
                                     const std::map<std::string, std::string>& metadata) {
   // Objects are put together by hand: a JSON object of the library would sort them, or search all for every new one.
   std::string text = "{";
@@ -27,20 +23,18 @@ std::string make_safetensors_header(const std::filesystem::path& path,
     if (!metadata.empty()) add("__metadata__", metadata);
     std::set<std::string> names = {"__metadata__"};
     uint64_t position = 0;
-    for (const auto& [name, tensor] : tensors) {
-      TORCH_CHECK_VALUE(names.insert(name).second, "cannot write ", path.string(), ": the name ", shown_name(name),
-                        " is taken.");
-      TORCH_CHECK_VALUE(tensor.defined(), "cannot write ", path.string(), ": tensor ", shown_name(name),
-                        " is undefined.");
-      const std::optional<std::string> dtype = safetensors_dtype_name(tensor.scalar_type());
-      TORCH_CHECK_VALUE(dtype.has_value(), "cannot write ", path.string(), ": tensor ", shown_name(name),
-                        " has the dtype ", tensor.scalar_type(), ", which is not written.");
-      const uint64_t end = position + tensor.numel() * tensor.element_size();
+    for (const TensorSpec& tensor : tensors) {
+      TORCH_CHECK_VALUE(names.insert(tensor.name).second, "cannot write ", path.string(), ": the name ",
+                        shown_name(tensor.name), " is taken.");
+      const std::optional<std::string> dtype = safetensors_dtype_name(tensor.dtype);
+      TORCH_CHECK_VALUE(dtype.has_value(), "cannot write ", path.string(), ": tensor ", shown_name(tensor.name),
+                        " has the dtype ", tensor.dtype, ", which is not written.");
+      const uint64_t end = position + tensor.bytes();
       nlohmann::ordered_json entry;
       entry["dtype"] = *dtype;
-      entry["shape"] = tensor.sizes().vec();
+      entry["shape"] = tensor.shape;
       entry["data_offsets"] = {position, end};
-      add(name, entry);
+      add(tensor.name, entry);
       position = end;
     }
   } catch (const nlohmann::json::exception&) {
@@ -51,18 +45,26 @@ std::string make_safetensors_header(const std::filesystem::path& path,
   text.resize((text.size() + 7) / 8 * 8, ' ');
   TORCH_CHECK_VALUE(text.size() <= kLongestSafetensorsHeader, "cannot write ", path.string(), ": its header would be ",
                     text.size(), " bytes long, above the format's limit of ", kLongestSafetensorsHeader, ".");
-  return text;
+  const uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + text;
 }
 
-}  // namespace
+uint64_t TensorSpec::bytes() const {
+  return static_cast<uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(dtype);
+}
 
 void write_safetensors(const std::filesystem::path& path,
                        const std::vector<std::pair<std::string, at::Tensor>>& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  const std::string header = make_safetensors_header(path, tensors, metadata);
-  const uint64_t length = header.size();
+  std::vector<TensorSpec> specs;
+  specs.reserve(tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    TORCH_CHECK_VALUE(tensor.defined(), "cannot write ", path.string(), ": tensor ", shown_name(name),
+                      " is undefined.");
+    specs.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
+  }
+  const std::string header = make_safetensors_header(path, specs, metadata);
   AtomicFile file(path);
-  file.write(&length, sizeof(length));
   file.write(header.data(), header.size());
   for (const auto& named : tensors) {
     const at::Tensor tensor = named.second.detach().cpu().contiguous();
