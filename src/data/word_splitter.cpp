@@ -13,7 +13,8 @@ namespace {
 
 // Debian's PCRE2 10.42 knows Unicode 14, older ones Unicode 13. With what came after 13 spelt out, the words are the
 // same whatever PCRE2 is installed.
-constexpr const char* kLettersSince14 =
+constexpr const char* kLetters =
+    "\\p{L}"
     "\\x{870}-\\x{887}\\x{889}-\\x{88E}\\x{8B5}\\x{8C8}-\\x{8C9}\\x{C5D}\\x{CDD}\\x{170D}\\x{171F}\\x{1B4C}"
     "\\x{1C89}-\\x{1C8A}\\x{2C2F}\\x{2C5F}\\x{9FFD}-\\x{9FFF}\\x{A7C0}-\\x{A7C1}\\x{A7CB}-\\x{A7CD}"
     "\\x{A7D0}-\\x{A7D1}\\x{A7D3}\\x{A7D5}-\\x{A7DC}\\x{A7F2}-\\x{A7F4}\\x{10570}-\\x{1057A}\\x{1057C}-\\x{1058A}"
@@ -28,7 +29,8 @@ constexpr const char* kLettersSince14 =
     "\\x{1DF00}-\\x{1DF1E}\\x{1DF25}-\\x{1DF2A}\\x{1E030}-\\x{1E06D}\\x{1E290}-\\x{1E2AD}\\x{1E4D0}-\\x{1E4EB}"
     "\\x{1E5D0}-\\x{1E5ED}\\x{1E5F0}\\x{1E7E0}-\\x{1E7E6}\\x{1E7E8}-\\x{1E7EB}\\x{1E7ED}-\\x{1E7EE}"
     "\\x{1E7F0}-\\x{1E7FE}\\x{2A6DE}-\\x{2A6DF}\\x{2B735}-\\x{2B739}\\x{2EBF0}-\\x{2EE5D}\\x{31350}-\\x{323AF}";
-constexpr const char* kNumbersSince14 =
+constexpr const char* kNumbers =
+    "\\p{N}"
     "\\x{10D40}-\\x{10D49}\\x{116D0}-\\x{116E3}\\x{11BF0}-\\x{11BF9}\\x{11F50}-\\x{11F59}\\x{16130}-\\x{16139}"
     "\\x{16AC0}-\\x{16AC9}\\x{16D70}-\\x{16D79}\\x{1CCF0}-\\x{1CCF9}\\x{1D2C0}-\\x{1D2D3}\\x{1E4F0}-\\x{1E4F9}"
     "\\x{1E5F1}-\\x{1E5FA}";
@@ -39,8 +41,8 @@ constexpr const char* kSpaces =
 // '(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 // Quantifiers are possessive where nothing is ever given back, so that a match needs no memory.
 std::string word_pattern() {
-  const std::string letters = std::string("\\p{L}") + kLettersSince14;
-  const std::string numbers = std::string("\\p{N}") + kNumbersSince14;
+  const std::string letters = kLetters;
+  const std::string numbers = kNumbers;
   const std::string spaces = kSpaces;
   return "'(?:[stmd]|re|ve|ll)| ?+[" + letters + "]++| ?+[" + numbers + "]++| ?+[^" + spaces + letters + numbers +
          "]++|[" + spaces + "]+(?![^" + spaces + "])|[" + spaces + "]++";
