@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <ostream>
+#include <random>
 
 #include "src/data/tokenizer.h"
 #include "tests/support/errors.h"
@@ -84,6 +85,48 @@ TEST(BpeFiles, RefusesFoldersThatAreNoTokenizer) {
   write_text(folder / "tokenizer.json", "{}");
   EXPECT_NE(message_of<c10::ValueError>([&] { tokenizer_of_model(folder.path()); }).find("tokenizer.json alone"),
             std::string::npos);
+}
+
+// Files with a few bytes changed, left out or doubled: they are refused with a sentence, or make a tokenizer that gives
+// back what it is given.
+TEST(BpeFiles, SurvivesChangedBytes) {
+  const TemporaryFolder folder;
+  const std::string vocabulary = read_file(OPTP_GOLDEN "/tokenizer/vocab.json");
+  const std::string merges = read_file(OPTP_GOLDEN "/tokenizer/merges.txt");
+  std::mt19937 random(6);
+  const std::string bytes = "\0\n\r \"\\{}[]:,0129-eE.\xC4\xA0\xFF"s;
+  const auto damaged = [&](std::string text) {
+    for (size_t i = 0, count = 1 + random() % 3; i < count; ++i) {
+      const size_t place = random() % text.size();
+      switch (random() % 4) {
+        case 0:
+          text[place] = bytes[random() % bytes.size()];
+          break;
+        case 1:
+          text.erase(place, 1 + random() % 20);
+          break;
+        case 2:
+          text.insert(place, text.substr(random() % text.size(), 1 + random() % 20));
+          break;
+        default:
+          text.resize(place + 1);
+      }
+    }
+    return text;
+  };
+  int refused = 0;
+  for (int round = 0; round < 400; ++round) {
+    write_text(folder / "vocab.json", round % 2 == 0 ? damaged(vocabulary) : vocabulary);
+    write_text(folder / "merges.txt", round % 2 == 1 ? damaged(merges) : merges);
+    try {
+      const auto tokenizer = open_tokenizer(folder.path().string());
+      const std::string text = "Licensed under the Apache License, Version 2.0 \xFF\u00e9";
+      EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+    } catch (const c10::ValueError&) {
+      ++refused;
+    }
+  }
+  EXPECT_TRUE(refused > 200 && refused < 400) << refused;
 }
 
 TEST(BpeFiles, ReadsWhatIsUnusualAndRight) {
