@@ -24,7 +24,7 @@ constexpr Seconds kLongestPause{60};
 constexpr double kSmoothing = 10;  // seconds over which the rate is averaged
 
 template <typename... Values>
-std::string printed(const char* format, Values... values) {
+std::string format_text(const char* format, Values... values) {
   std::array<char, 128> text{};
   std::snprintf(text.data(), text.size(), format, values...);
   return text.data();
@@ -41,12 +41,12 @@ size_t terminal_width() {
 }
 
 // Three digits that count, never fewer than the whole number has.
-std::string rounded(double value) {
-  return printed("%.*f", value >= 100 ? 0 : value >= 10 ? 1 : value >= 0.9995 ? 2 : 3, value);
+std::string three_digits(double value) {
+  return format_text("%.*f", value >= 100 ? 0 : value >= 10 ? 1 : value >= 0.9995 ? 2 : 3, value);
 }
 
 std::string amount(double count, const std::string& unit) {
-  return unit == "bytes" ? bytes_text(std::llround(count)) : rounded(count) + " " + unit;
+  return unit == "bytes" ? bytes_text(std::llround(count)) : three_digits(count) + " " + unit;
 }
 
 // "12/40 steps", "1.2 MB/3.4 GB".
@@ -59,10 +59,10 @@ std::string counted(int64_t done, int64_t total, const std::string& unit) {
 
 std::string duration_text(double seconds) {
   const auto whole = static_cast<long>(std::clamp(std::ceil(seconds), 0.0, 1e12));
-  if (whole < 60) return printed("%ld s", whole);
-  if (whole < 3600) return printed("%ld min %02ld s", whole / 60, whole % 60);
-  if (whole < 86400) return printed("%ld h %02ld min", whole / 3600, whole / 60 % 60);
-  return printed("%ld d %ld h", whole / 86400, whole / 3600 % 24);
+  if (whole < 60) return format_text("%ld s", whole);
+  if (whole < 3600) return format_text("%ld min %02ld s", whole / 60, whole % 60);
+  if (whole < 86400) return format_text("%ld h %02ld min", whole / 3600, whole / 60 % 60);
+  return format_text("%ld d %ld h", whole / 86400, whole / 3600 % 24);
 }
 
 std::string bytes_text(int64_t bytes) {
@@ -71,7 +71,7 @@ std::string bytes_text(int64_t bytes) {
   double value = static_cast<double>(bytes) / 1000;
   size_t unit = 0;
   for (; value >= 999.5 && unit + 1 < kUnits.size(); ++unit) value /= 1000;
-  return rounded(value) + " " + kUnits[unit];
+  return three_digits(value) + " " + kUnits[unit];
 }
 
 Progress::Progress(std::string what, int64_t total, std::string unit, int64_t done)
@@ -128,7 +128,7 @@ std::string Progress::bar(int64_t done, const std::string& note, size_t width) c
     std::string drawn(full, '=');
     if (full < cells) drawn += '>' + std::string(cells - full - 1, ' ');
     if (cells > 0) drawn = " [" + drawn + "]";
-    text = what_ + printed(" %3.0f%%", std::floor(100 * part)) + drawn + text.substr(what_.size() + 1);
+    text = what_ + format_text(" %3.0f%%", std::floor(100 * part)) + drawn + text.substr(what_.size() + 1);
   }
   // Cut where a character begins, so that none is printed in half.
   size_t size = std::min(width, text.size());

@@ -8,7 +8,7 @@ namespace {
 constexpr size_t kSlots = size_t{1} << 16;
 constexpr size_t kMostWords = kSlots / 2;
 
-uint64_t hash_of(std::string_view word) {
+uint64_t word_hash(std::string_view word) {
   uint64_t hash = word.size();
   while (!word.empty()) {
     uint64_t bytes = 0;
@@ -39,7 +39,7 @@ size_t WordCache::slot_of(std::string_view word, uint64_t hash) const {
 }
 
 bool WordCache::find(std::string_view word, std::vector<int64_t>& ids) const {
-  const Slot& slot = slots_[slot_of(word, hash_of(word))];
+  const Slot& slot = slots_[slot_of(word, word_hash(word))];
   if (slot.size == 0) return false;
   for (uint32_t i = 0; i < slot.count; ++i) ids.push_back(ids_[slot.ids + i]);
   return true;
@@ -47,7 +47,7 @@ bool WordCache::find(std::string_view word, std::vector<int64_t>& ids) const {
 
 void WordCache::add(std::string_view word, c10::ArrayRef<int64_t> ids) {
   if (used_ == kMostWords) *this = WordCache();
-  const uint64_t hash = hash_of(word);
+  const uint64_t hash = word_hash(word);
   slots_[slot_of(word, hash)] = {hash, static_cast<uint32_t>(text_.size()), static_cast<uint32_t>(ids_.size()),
                                  static_cast<uint32_t>(word.size()), static_cast<uint32_t>(ids.size())};
   text_ += word;

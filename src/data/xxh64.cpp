@@ -14,7 +14,7 @@ constexpr uint64_t kPrime4 = 0x85EBCA77C2B2AE63;
 constexpr uint64_t kPrime5 = 0x27D4EB2F165667C5;
 
 template <typename T>
-uint64_t load(const char* bytes) {
+uint64_t load_lane(const char* bytes) {
   T value;
   std::memcpy(&value, bytes, sizeof(value));
   return value;
@@ -24,7 +24,7 @@ uint64_t load(const char* bytes) {
 
 void Xxh64::consume(const char* stripe) {
   for (size_t i = 0; i < lanes_.size(); ++i) {
-    lanes_[i] = std::rotl(lanes_[i] + load<uint64_t>(stripe + 8 * i) * kPrime2, 31) * kPrime1;
+    lanes_[i] = std::rotl(lanes_[i] + load_lane<uint64_t>(stripe + 8 * i) * kPrime2, 31) * kPrime1;
   }
 }
 
@@ -54,15 +54,15 @@ uint64_t Xxh64::digest() const {
   const char* next = held_.data();
   size_t left = size_ % kStripe;
   for (; left >= 8; next += 8, left -= 8) {
-    hash ^= std::rotl(load<uint64_t>(next) * kPrime2, 31) * kPrime1;
+    hash ^= std::rotl(load_lane<uint64_t>(next) * kPrime2, 31) * kPrime1;
     hash = std::rotl(hash, 27) * kPrime1 + kPrime4;
   }
   if (left >= 4) {
-    hash = std::rotl(hash ^ load<uint32_t>(next) * kPrime1, 23) * kPrime2 + kPrime3;
+    hash = std::rotl(hash ^ load_lane<uint32_t>(next) * kPrime1, 23) * kPrime2 + kPrime3;
     next += 4;
     left -= 4;
   }
-  for (; left > 0; ++next, --left) hash = std::rotl(hash ^ load<uint8_t>(next) * kPrime5, 11) * kPrime1;
+  for (; left > 0; ++next, --left) hash = std::rotl(hash ^ load_lane<uint8_t>(next) * kPrime5, 11) * kPrime1;
   hash = (hash ^ hash >> 33) * kPrime2;
   hash = (hash ^ hash >> 29) * kPrime3;
   return hash ^ hash >> 32;

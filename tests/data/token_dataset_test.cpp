@@ -27,7 +27,7 @@ std::shared_ptr<const TokenFile> counting_file(const std::filesystem::path& path
   return std::make_shared<const TokenFile>(path);
 }
 
-std::vector<int64_t> firsts(const at::Tensor& sequences) {
+std::vector<int64_t> first_ids(const at::Tensor& sequences) {
   const at::Tensor column = sequences.select(1, 0).contiguous();
   return {column.const_data_ptr<int64_t>(), column.const_data_ptr<int64_t>() + column.numel()};
 }
@@ -48,7 +48,7 @@ TEST(TokenDataset, NoWindowCrossesFromOneFileToTheNext) {
   const TokenDataset data(
       {counting_file(folder / "a", 0, 6), counting_file(folder / "b", 100, 3), counting_file(folder / "c", 200, 7)},
       {.seq_len = 2, .shuffle = false});
-  EXPECT_EQ(firsts(data.sequences(0, 0, data.sequences())), (std::vector<int64_t>{0, 2, 100, 200, 202, 204}));
+  EXPECT_EQ(first_ids(data.sequences(0, 0, data.sequences())), (std::vector<int64_t>{0, 2, 100, 200, 202, 204}));
   const at::Tensor all = data.sequences(0, 0, 6);
   EXPECT_TRUE(all.slice(1, 1).sub(all.slice(1, 0, 2)).eq(1).all().item<bool>());
 }
@@ -58,13 +58,13 @@ TEST(TokenDataset, DrawsEveryWindowOnceAnEpochInAnOrderOfItsOwn) {
   const TokenDataset data({counting_file(folder / "a", 0, 301)}, {.seq_len = 3, .seed = 7});
   std::set<std::vector<int64_t>> orders;
   for (int64_t epoch = 0; epoch < 4; ++epoch) {
-    std::vector<int64_t> order = firsts(data.sequences(epoch, 0, 100));
+    std::vector<int64_t> order = first_ids(data.sequences(epoch, 0, 100));
     orders.insert(order);
     std::sort(order.begin(), order.end());
     for (int64_t i = 0; i < 100; ++i) EXPECT_EQ(order[static_cast<size_t>(i)], 3 * i);
   }
   const TokenDataset other({counting_file(folder / "a", 0, 301)}, {.seq_len = 3, .seed = 8});
-  orders.insert(firsts(other.sequences(0, 0, 100)));
+  orders.insert(first_ids(other.sequences(0, 0, 100)));
   EXPECT_EQ(orders.size(), 5);
 }
 
@@ -78,7 +78,7 @@ TEST(TokenDataset, TheOrderDoesNotDependOnHowItIsRead) {
     }
   }
   // Recorded: another order would break resumed runs.
-  EXPECT_EQ(firsts(data.sequences(0, 0, 6)), (std::vector<int64_t>{135, 15, 30, 141, 66, 147}));
+  EXPECT_EQ(first_ids(data.sequences(0, 0, 6)), (std::vector<int64_t>{135, 15, 30, 141, 66, 147}));
 }
 
 TEST(TokenDataset, RefusesWhatIsNotThere) {
@@ -109,8 +109,8 @@ TEST(TokenDataset, SplitsTheLastWindowsOff) {
   const TokenDataset data({counting_file(folder / "a", 0, 21), counting_file(folder / "b", 100, 21)}, {.seq_len = 2});
   const auto [training, validation] = data.split(0.2);
   EXPECT_EQ(training.sequences(), 16);
-  EXPECT_EQ(firsts(validation.sequences(3, 0, 4)), (std::vector<int64_t>{112, 114, 116, 118}));
-  std::vector<int64_t> trained = firsts(training.sequences(0, 0, 16));
+  EXPECT_EQ(first_ids(validation.sequences(3, 0, 4)), (std::vector<int64_t>{112, 114, 116, 118}));
+  std::vector<int64_t> trained = first_ids(training.sequences(0, 0, 16));
   EXPECT_FALSE(std::is_sorted(trained.begin(), trained.end()));
   std::sort(trained.begin(), trained.end());
   EXPECT_EQ(trained.back(), 110);

@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kGoldenBpe = OPTP_GOLDEN "/tokenizer";
 
-Ids ids_of(const TokenFile& file) {
+Ids ids_of_file(const TokenFile& file) {
   Ids ids(static_cast<size_t>(file.size()));
   file.read(0, file.size(), ids.data());
   return ids;
@@ -36,7 +36,7 @@ Ids tokenize_file(const fs::path& text, const Tokenizer& tokenizer, const std::s
   TokenWriter writer(output, tokenizer.vocab_size());
   tokenize(reader, tokenizer, separator, writer);
   writer.commit();
-  return ids_of(TokenFile(output));
+  return ids_of_file(TokenFile(output));
 }
 
 Ids bytes_with_ends(const std::vector<std::string>& documents) {
@@ -151,7 +151,7 @@ class OpenTokens : public ::testing::Test {
 
 TEST_F(OpenTokens, KeepsTextsByTheirContentAndTokenizer) {
   const auto file = open("text.txt");
-  EXPECT_EQ(ids_of(*file), open_tokenizer("bytes")->encode("Once upon a time"));
+  EXPECT_EQ(ids_of_file(*file), open_tokenizer("bytes")->encode("Once upon a time"));
   ASSERT_EQ(entries().size(), 1);
   EXPECT_EQ(file->path(), entries().front());
   const auto written = fs::last_write_time(file->path());
@@ -161,7 +161,7 @@ TEST_F(OpenTokens, KeepsTextsByTheirContentAndTokenizer) {
   EXPECT_EQ(fs::last_write_time(file->path()), written);
   EXPECT_NE(open("text.txt", kGoldenBpe)->path(), file->path());
   write_text(folder_ / "text.txt", "Once upon a tome");  // the same size, and perhaps the same time
-  EXPECT_EQ(ids_of(*open("text.txt")), open_tokenizer("bytes")->encode("Once upon a tome"));
+  EXPECT_EQ(ids_of_file(*open("text.txt")), open_tokenizer("bytes")->encode("Once upon a tome"));
   EXPECT_EQ(entries().size(), 3);
   for (const auto& entry : fs::directory_iterator(folder_.path())) EXPECT_NE(entry.path().extension(), ".npy");
 }
@@ -170,7 +170,7 @@ TEST_F(OpenTokens, MakesADamagedEntryAgainAndClearsUp) {
   const fs::path entry = open("text.txt")->path();
   write_text(entry, "broken");
   write_text(entry.parent_path() / ".optp-1-0.tmp", "left by a killed run");
-  EXPECT_EQ(ids_of(*open("text.txt")), open_tokenizer("bytes")->encode("Once upon a time"));
+  EXPECT_EQ(ids_of_file(*open("text.txt")), open_tokenizer("bytes")->encode("Once upon a time"));
   EXPECT_EQ(entries().size(), 1);
 }
 
@@ -186,7 +186,7 @@ TEST_F(OpenTokens, RanksAndRunsShareTheWork) {
     runs.emplace_back([&] {
       run_ranks(2, [&](const Mesh& mesh) {
         const auto files = open_tokens({(folder_ / "text.txt").string()}, kGoldenBpe, mesh.world());
-        if (ids_of(*files.front()) == expected) ++right;
+        if (ids_of_file(*files.front()) == expected) ++right;
       });
     });
   }
