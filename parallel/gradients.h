@@ -96,6 +96,8 @@ class Gradients {
 
   /// Bytes of the buffers.
   int64_t bytes() const;
+  /// How many buffers there are: a step reduces each once.
+  int64_t buckets() const;
 
  private:
   struct State;

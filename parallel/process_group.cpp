@@ -15,6 +15,14 @@ struct ProcessGroup::State {
   std::map<std::string, CollectiveCount, std::less<>> counts;
 };
 
+namespace {
+
+bool has_16_bits(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
+}
+
+}  // namespace
+
 ProcessGroup::ProcessGroup() : state_(std::make_shared<State>()) { state_->name = "single"; }
 
 ProcessGroup::ProcessGroup(c10::intrusive_ptr<c10d::Backend> backend, std::string name)
@@ -30,39 +38,71 @@ const std::map<std::string, CollectiveCount, std::less<>>& ProcessGroup::counts(
 void ProcessGroup::reset_counts() { state_->counts.clear(); }
 void ProcessGroup::set_hook(CollectiveHook hook) { state_->hook = std::move(hook); }
 
+void PendingCollective::wait() {
+  if (const auto wait = std::exchange(wait_, nullptr)) wait();
+}
+
+PendingCollective ProcessGroup::start(std::string_view operation, std::string_view site, at::Tensor& buffer,
+                                      const Launch& launch) const {
+  if (!state_->backend) return {};
+  if (state_->hook && !state_->hook({operation, site, buffer})) return {};
+  // Calls `body` and returns how long it took.
+  const auto timed = [group = *this, operation = std::string(operation), site = std::string(site)](const auto& body) {
+    const auto begin = std::chrono::steady_clock::now();
+    std::string reason;
+    try {
+      body();
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    } catch (const c10::Error& error) {
+      reason = error.what_without_backtrace();
+    } catch (const std::exception& error) {
+      reason = error.what();
+    }
+    C10_THROW_ERROR(DistBackendError, c10::str(operation, " at ", site, " failed on rank ", group.rank(), " of ",
+                                               group.size(), " of the ", group.name(), " group: ", reason));
+  };
+  c10::intrusive_ptr<c10d::Work> work;
+  const double launching = timed([&] { work = launch(*state_->backend); });
+  const int64_t bytes = buffer.defined() ? static_cast<int64_t>(buffer.nbytes()) : 0;
+  return PendingCollective([state = state_, timed, work, launching, bytes, site = std::string(site)] {
+    const double waiting = timed([&] { work->wait(); });
+    CollectiveCount& count = state->counts[site];
+    ++count.calls;
+    count.bytes += bytes;
+    count.seconds += launching + waiting;
+  });
+}
+
 bool ProcessGroup::run(std::string_view operation, std::string_view site, at::Tensor& buffer,
-                       const std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>& start) const {
-  if (!state_->backend) return false;
-  if (state_->hook && !state_->hook({operation, site, buffer})) return false;
-  const auto begin = std::chrono::steady_clock::now();
-  try {
-    start(*state_->backend)->wait();
-  } catch (const c10::Error& error) {
-    C10_THROW_ERROR(DistBackendError, c10::str(operation, " at ", site, " failed on rank ", rank(), " of ", size(),
-                                               " of the ", name(), " group: ", error.what_without_backtrace()));
-  } catch (const std::exception& error) {
-    C10_THROW_ERROR(DistBackendError, c10::str(operation, " at ", site, " failed on rank ", rank(), " of ", size(),
-                                               " of the ", name(), " group: ", error.what()));
-  }
-  auto entry = state_->counts.find(site);
-  if (entry == state_->counts.end()) entry = state_->counts.emplace(site, CollectiveCount{}).first;
-  CollectiveCount& count = entry->second;
-  ++count.calls;
-  count.bytes += buffer.defined() ? static_cast<int64_t>(buffer.nbytes()) : 0;
-  count.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+                       const Launch& launch) const {
+  PendingCollective pending = start(operation, site, buffer, launch);
+  if (!pending.under_way()) return false;
+  pending.wait();
   return true;
 }
 
 void ProcessGroup::all_reduce_(at::Tensor& tensor, std::string_view site, c10d::ReduceOp::RedOpType op) const {
   if (!state_->backend) return;
-  at::Tensor buffer = tensor.detach().contiguous();
+  const bool wide = op == c10d::ReduceOp::RedOpType::SUM && has_16_bits(tensor);
+  at::Tensor buffer = tensor.detach().to(wide ? at::kFloat : tensor.scalar_type()).contiguous();
   run("all_reduce", site, buffer, [&](c10d::Backend& backend) {
     std::vector<at::Tensor> tensors{buffer};
     c10d::AllreduceOptions options;
     options.reduceOp = op;
     return backend.allreduce(tensors, options);
   });
-  if (!tensor.is_contiguous()) tensor.detach().copy_(buffer);
+  if (!buffer.is_alias_of(tensor)) tensor.detach().copy_(buffer);
+}
+
+PendingCollective ProcessGroup::start_all_reduce_(const at::Tensor& tensor, std::string_view site) const {
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), "all_reduce at ", site,
+                    ": a collective that runs in the background needs a ", "contiguous tensor, not one with strides ",
+                    tensor.strides(), "; copy it first.");
+  at::Tensor buffer = tensor.detach();
+  return start("all_reduce", site, buffer, [&](c10d::Backend& backend) {
+    std::vector<at::Tensor> tensors{buffer};
+    return backend.allreduce(tensors);
+  });
 }
 
 at::Tensor ProcessGroup::all_gather(const at::Tensor& part, int64_t dim, const ShardLayout& layout,
@@ -100,14 +140,23 @@ at::Tensor ProcessGroup::reduce_scatter(const at::Tensor& whole, int64_t dim, co
   TORCH_CHECK_VALUE(layout.parts() == size() && whole.size(dim) == layout.total(), "reduce_scatter at ", site, ": ",
                     whole.size(dim), " elements of dimension ", dim, " do not fit a layout of ", layout.total(),
                     " over ", layout.parts(), " ranks in a group of ", size(), ".");
-  // Gloo's own reduce_scatter runs one all-reduce for each rank (pytorch#149869); one for everything moves as much.
-  at::Tensor sum = state_->backend ? whole.detach().clone(at::MemoryFormat::Contiguous) : whole.detach();
-  run("reduce_scatter", site, sum, [&](c10d::Backend& backend) {
-    std::vector<at::Tensor> tensors{sum};
-    return backend.allreduce(tensors);
-  });
+  if (!state_->backend) return whole.detach();
+  // Gloo's own reduce_scatter runs one all-reduce for each rank (pytorch#149869). Here every rank sends each other one
+  // its part and adds what it received: half as much as an all-reduce moves.
+  at::Tensor sent = whole.detach().movedim(dim, 0).contiguous();
+  std::vector<int64_t> sent_sizes;
+  for (int64_t part = 0; part < size(); ++part) sent_sizes.push_back(layout.range(part).size);
   const Range range = layout.range(rank());
-  return sum.narrow(dim, range.start, range.size);
+  std::vector<int64_t> received_sizes(size(), range.size);
+  std::vector<int64_t> shape = sent.sizes().vec();
+  shape[0] = size() * range.size;
+  at::Tensor received = at::empty(shape, sent.options());
+  const bool done = run("reduce_scatter", site, sent, [&](c10d::Backend& backend) {
+    return backend.alltoall_base(received, sent, received_sizes, sent_sizes);
+  });
+  if (!done) return sent.narrow(0, range.start, range.size).movedim(0, dim).clone();  // dropped: only its own addend
+  const at::Tensor sum = received.unflatten(0, {size(), range.size}).sum(0);  // of 16 bits: in float32, rounded once
+  return sum.movedim(0, dim);
 }
 
 void ProcessGroup::broadcast_(at::Tensor& tensor, int64_t root, std::string_view site) const {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "parallel/shard.h"
 
@@ -28,8 +29,26 @@ using CollectiveHook = std::function<bool(const Collective&)>;
 /// What the calls of one site added up to.
 struct CollectiveCount {
   int64_t calls = 0;
-  int64_t bytes = 0;  ///< of the tensors handed in by this rank (uneven parts of an all_gather: padded to the largest)
-  double seconds = 0;
+  int64_t bytes = 0;   ///< of the tensors handed in by this rank (uneven parts of an all_gather: padded to the largest)
+  double seconds = 0;  ///< that the caller was kept waiting
+};
+
+/// A collective that runs while its caller goes on.
+class PendingCollective {
+ public:
+  /// Nothing is under way.
+  PendingCollective() = default;
+  /// Returns when the collective is done, or at once when nothing is under way. Counts the call; a failure is the
+  /// c10::DistBackendError of a call that blocks. To be called in the thread that uses the group. A collective whose
+  /// PendingCollective is destroyed before runs on, uncounted.
+  void wait();
+  bool under_way() const { return wait_ != nullptr; }
+
+ private:
+  friend class ProcessGroup;
+  explicit PendingCollective(std::function<void()> wait) : wait_(std::move(wait)) {}
+
+  std::function<void()> wait_;
 };
 
 /// The ranks that run a collective together. Cheap to copy: copies share the connection, the counts and the hook.
@@ -49,17 +68,24 @@ class ProcessGroup {
   int64_t size() const;
   const std::string& name() const;
 
-  /// Reduces `tensor` (any shape, same on every rank) in place; every rank ends with the same bits.
+  /// Reduces `tensor` (any shape, same on every rank) in place; every rank ends with the same bits. Sums of bfloat16
+  /// and float16 are taken in float32, in which they also travel, and rounded once.
   /// `tensor` must be fresh: nothing that autograd saved may share its memory. A tensor that is not contiguous is
   /// copied.
   void all_reduce_(at::Tensor& tensor, std::string_view site,
                    c10d::ReduceOp::RedOpType op = c10d::ReduceOp::RedOpType::SUM) const;
 
+  /// Starts to add `tensor`, contiguous, over the ranks in place. Until the returned object's wait() has returned,
+  /// nobody may touch the tensor's memory, which is kept alive.
+  PendingCollective start_all_reduce_(const at::Tensor& tensor, std::string_view site) const;
+
   /// Puts the parts of dimension `dim` together: rank r contributes layout.range(r).size elements of it and every rank
   /// gets all layout.total().
   at::Tensor all_gather(const at::Tensor& part, int64_t dim, const ShardLayout& layout, std::string_view site) const;
 
-  /// Adds `whole` over the ranks and returns this rank's part, layout.range(rank()), of dimension `dim`.
+  /// Adds `whole` over the ranks, in the order of the ranks, and returns this rank's part, layout.range(rank()), of
+  /// dimension `dim`, in memory of its own. bfloat16 and float16 travel as they are; their sums are taken in float32
+  /// and rounded once.
   at::Tensor reduce_scatter(const at::Tensor& whole, int64_t dim, const ShardLayout& layout,
                             std::string_view site) const;
 
@@ -79,9 +105,14 @@ class ProcessGroup {
  private:
   struct State;
 
-  // Runs `start` unless the hook drops it, waits for its work, counts it, and gives a failure its context.
-  bool run(std::string_view operation, std::string_view site, at::Tensor& buffer,
-           const std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>& start) const;
+  using Launch = std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>;
+
+  // Launches a collective unless the hook drops it (then nothing is under way). Its wait counts it, and gives a failure
+  // its context.
+  PendingCollective start(std::string_view operation, std::string_view site, at::Tensor& buffer,
+                          const Launch& launch) const;
+  // The same, and waits. Returns false if the collective was dropped.
+  bool run(std::string_view operation, std::string_view site, at::Tensor& buffer, const Launch& launch) const;
 
   std::shared_ptr<State> state_;
 };

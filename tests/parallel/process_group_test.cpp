@@ -53,6 +53,20 @@ std::vector<Call> every_operation() {
   };
 }
 
+// An all_reduce that runs in the background, at the site of the one that blocks.
+const Call& background_all_reduce() {
+  static const Call call = {"all_reduce", [](const ProcessGroup& group) {
+                              group.start_all_reduce_(integers({6}, 0, at::kFloat), "all_reduce site").wait();
+                            }};
+  return call;
+}
+
+std::vector<Call> every_operation_and_background() {
+  std::vector<Call> calls = every_operation();
+  calls.push_back(background_all_reduce());
+  return calls;
+}
+
 TEST(ProcessGroupCounts, AddUpCallsAndBytesBySite) {
   run_ranks(2, [](const Mesh& mesh) {
     ProcessGroup group = mesh.tensor();
@@ -77,6 +91,50 @@ TEST(ProcessGroupCounts, AddUpCallsAndBytesBySite) {
 
     group.reset_counts();
     EXPECT_TRUE(mesh.tensor().counts().empty());
+  });
+}
+
+TEST(ProcessGroupBackground, AllReducesRunTogetherAndAreCountedWhenTheyAreWaitedFor) {
+  run_ranks(3, [](const Mesh& mesh) {
+    const ProcessGroup& group = mesh.tensor();
+    std::vector<at::Tensor> tensors;
+    std::vector<PendingCollective> pending;
+    for (int64_t i = 0; i < 5; ++i) {
+      tensors.push_back(integers({1000 * i + 1}, group.rank() + i));
+      pending.push_back(group.start_all_reduce_(tensors[i], "background"));
+      EXPECT_TRUE(pending[i].under_way());
+    }
+    EXPECT_TRUE(group.counts().empty());
+    at::Tensor meanwhile = integers({6}, group.rank());
+    group.all_reduce_(meanwhile, "meanwhile");
+    EXPECT_TRUE(same(meanwhile, integers({6}, 0) + integers({6}, 1) + integers({6}, 2)));
+    for (int64_t i = 4; i >= 0; --i) {
+      pending[i].wait();
+      EXPECT_FALSE(pending[i].under_way());
+      pending[i].wait();  // returns at once
+      at::Tensor expected = at::zeros({1000 * i + 1}, at::kDouble);
+      for (int64_t rank = 0; rank < 3; ++rank) expected += integers({1000 * i + 1}, rank + i);
+      EXPECT_TRUE(same(tensors[i], expected));
+    }
+    EXPECT_EQ(group.counts().at("background").calls, 5);
+    EXPECT_EQ(group.counts().at("background").bytes, 8 * (5 + 1000 * (1 + 2 + 3 + 4)));
+    EXPECT_GT(group.counts().at("background").seconds, 0);
+  });
+}
+
+TEST(ProcessGroupBackground, AnAllReduceIsNotUnderWayWhenItIsDroppedOrTheRankIsAlone) {
+  EXPECT_FALSE(ProcessGroup().start_all_reduce_(integers({4}), "alone").under_way());
+  run_ranks(2, [](const Mesh& mesh) {
+    ProcessGroup group = mesh.tensor();
+    group.set_hook([](const Collective& collective) { return collective.operation != "all_reduce"; });
+    const at::Tensor tensor = integers({4}, group.rank());
+    PendingCollective pending = group.start_all_reduce_(tensor, "dropped");
+    EXPECT_FALSE(pending.under_way());
+    pending.wait();
+    EXPECT_TRUE(same(tensor, integers({4}, group.rank())));
+    EXPECT_THAT(message_of<c10::ValueError>([&] { group.start_all_reduce_(integers({2, 3}).t(), "view"); }),
+                HasSubstr("all_reduce at view: a collective that runs in the background needs a contiguous tensor"));
+    EXPECT_TRUE(group.counts().empty());
   });
 }
 
@@ -188,7 +246,7 @@ TEST(ProcessGroupErrors, ALayoutThatDoesNotFitIsRefusedBeforeAnythingIsSent) {
 }
 
 TEST(ProcessGroupErrors, APeerThatIsGoneIsNamedWithOperationSiteAndRank) {
-  for (const auto& [operation, call] : every_operation()) {
+  for (const auto& [operation, call] : every_operation_and_background()) {
     const auto begin = std::chrono::steady_clock::now();
     std::string message;
     run_ranks(3, [&, &operation = operation, &call = call](const Mesh& mesh) {
@@ -202,7 +260,7 @@ TEST(ProcessGroupErrors, APeerThatIsGoneIsNamedWithOperationSiteAndRank) {
 }
 
 TEST(ProcessGroupErrors, APeerThatDoesNotAnswerRunsIntoTheTimeLimit) {
-  for (const auto& [operation, call] : every_operation()) {
+  for (const auto& [operation, call] : every_operation_and_background()) {
     auto store = c10::make_intrusive<c10d::HashStore>();
     const Mesh::Options options{.tp = 2, .timeout = std::chrono::milliseconds(500)};
     std::promise<void> given_up;
