@@ -27,7 +27,21 @@ ProcessGroup connect(const c10::intrusive_ptr<c10d::Store>& store, const std::st
   }
 }
 
+class UnconnectedBackend final : public c10d::Backend {
+ public:
+  using Backend::Backend;
+  const std::string getBackendName() const override { return "unconnected"; }  // NOLINT: so declared
+};
+
 }  // namespace
+
+Mesh Mesh::unconnected(int64_t tp, int64_t rank) {
+  TORCH_CHECK_VALUE(tp >= 1 && rank >= 0 && rank < tp, "there is no rank ", rank, " of ", tp, ".");
+  Mesh mesh;
+  mesh.tensor_ = {c10::make_intrusive<UnconnectedBackend>(static_cast<int>(rank), static_cast<int>(tp)), "tensor"};
+  mesh.world_ = mesh.tensor_;
+  return mesh;
+}
 
 Mesh::Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t world_size, const Options& options) {
   const auto [tp, dp] = std::pair{options.tp, options.dp};

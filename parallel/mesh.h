@@ -32,6 +32,10 @@ class Mesh {
   /// Throws c10::ValueError unless tp * dp == world_size, c10::DistBackendError when a rank does not come.
   Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t world_size, const Options& options);
 
+  /// Tensor rank `rank` of `tp`, of one copy, that nobody is connected to: for building a model to see which shards a
+  /// rank would hold. Every collective throws.
+  static Mesh unconnected(int64_t tp, int64_t rank);
+
   const ProcessGroup& tensor() const { return tensor_; }
   const ProcessGroup& data() const { return data_; }
   const ProcessGroup& world() const { return world_; }
