@@ -46,19 +46,20 @@ fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.
 
 }  // namespace
 
-AtomicFolder::AtomicFolder(fs::path path) : path_(std::move(path)), temporary_(partial_folder_of(path_)) {
+AtomicFolder::AtomicFolder(fs::path path, unsigned mode)
+    : path_(std::move(path)), temporary_(partial_folder_of(path_)) {
   std::error_code error;
   fs::create_directories(parent_of(path_), error);
   TORCH_CHECK_VALUE(!error, "cannot write ", path_.string(), ": cannot create the folder ", parent_of(path_).string(),
                     ": ", error.message(), ".");
-  create();
+  create(mode);
 }
 
-void AtomicFolder::create() {
-  bool created = ::mkdir(temporary_.c_str(), 0700) == 0;
+void AtomicFolder::create(unsigned mode) {
+  bool created = ::mkdir(temporary_.c_str(), mode) == 0;
   if (!created && errno == EEXIST) {
     remove_if_abandoned(temporary_, /*even_if_unknown=*/true);
-    created = ::mkdir(temporary_.c_str(), 0700) == 0;
+    created = ::mkdir(temporary_.c_str(), mode) == 0;
     TORCH_CHECK_VALUE(created || errno != EEXIST, "cannot write ", path_.string(), ": another process is writing it (",
                       temporary_.string(), ").");
   }
@@ -98,6 +99,17 @@ void AtomicFolder::take_name() const {
 
 void AtomicFolder::check(bool succeeded) const {
   TORCH_CHECK_VALUE(succeeded, "cannot write ", path_.string(), ": ", std::system_category().message(errno), ".");
+}
+
+fs::path new_folder(const fs::path& path) {
+  std::error_code ignored;
+  const fs::path folder = path.has_filename() ? path : path.parent_path();  // "folder/"
+  if (!fs::exists(fs::symlink_status(folder, ignored))) return folder;
+  TORCH_CHECK_VALUE(fs::is_directory(folder, ignored), "cannot write the folder ", folder.string(),
+                    ": a file has that name; choose another.");
+  TORCH_CHECK_VALUE(fs::is_empty(folder, ignored), "cannot write the folder ", folder.string(),
+                    ": it exists and is not empty; choose another name, or empty it first.");
+  return fs::canonical(folder, ignored);
 }
 
 fs::path partial_folder_of(const fs::path& path) {

@@ -11,9 +11,10 @@ namespace optp {
 /// the path and the reason.
 class AtomicFolder {
  public:
-  /// Creates the temporary folder, for this user alone, and those above it that are missing. Throws also when another
-  /// process is writing the same folder.
-  explicit AtomicFolder(std::filesystem::path path);
+  /// Creates the temporary folder, and those above it that are missing. `mode`: its permissions, less what the
+  /// process's umask takes away; as it is, for this user alone. Throws also when another process is writing the same
+  /// folder.
+  explicit AtomicFolder(std::filesystem::path path, unsigned mode = 0700);
   ~AtomicFolder();
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;
@@ -25,7 +26,7 @@ class AtomicFolder {
   void commit();
 
  private:
-  void create();
+  void create(unsigned mode);
   void take_name() const;
   void check(bool succeeded) const;
 
@@ -34,6 +35,10 @@ class AtomicFolder {
   int lock_ = -1;  // the open temporary folder; a lock on it says that its writer is alive
   bool committed_ = false;
 };
+
+/// The full path of a folder that a user wants written: `path` itself, or what a link there leads to. Throws
+/// c10::ValueError unless it is empty or not there yet, so that nothing of the user's is replaced.
+std::filesystem::path new_folder(const std::filesystem::path& path);
 
 /// `.NAME.partial` beside `path`, where its content stands until it is whole.
 std::filesystem::path partial_folder_of(const std::filesystem::path& path);

@@ -86,7 +86,7 @@ void CheckpointTensors::read(const NamedShard& wanted) const {
   const TensorBox box = box_of(wanted.shard);
   for (const Piece& piece : pieces(wanted.name)) {
     const SafetensorsFile& file = files_[piece.file];
-    copy_box(file.bytes(wanted.name), file.dtype(wanted.name), piece.box, box, wanted.tensor);
+    copy_box(file.tensor(wanted.name).bytes, file.dtype(wanted.name), piece.box, box, wanted.tensor);
   }
 }
 

@@ -1,24 +1,78 @@
 #include "src/checkpoint/model_source.h"
 
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 
 #include <algorithm>
 #include <fstream>
 #include <iterator>
 
-#include "modules/opt_init.h"
 #include "src/checkpoint/hf_directory.h"
+#include "src/checkpoint/training_checkpoint.h"
 
 namespace optp {
 
 namespace fs = std::filesystem;
 
-void ModelSource::load_weights(const std::vector<NamedShard>& parameters, uint64_t seed) const {
-  if (directory) {
-    HfDirectory(*directory).load(parameters);
-  } else {
-    initialize(parameters, config, seed);
+namespace {
+
+class CheckpointWeights final : public WeightSource {
+ public:
+  CheckpointWeights(const fs::path& path, const Mesh& mesh) : checkpoint_(path, mesh) {}
+
+  void check(const std::vector<NamedShard>& parameters) const override {
+    checkpoint_.check_parameters(parameters);
+    checkpoint_.verify_parameters();
   }
+  at::ScalarType dtype(const std::string& name) const override { return checkpoint_.parameter_dtype(name); }
+  void read(const NamedShard& parameter) const override { checkpoint_.read_parameter(parameter); }
+
+ private:
+  TrainingCheckpoint checkpoint_;
+};
+
+// A form in which a model is stored.
+struct StoredForm {
+  bool (*recognises)(const fs::path& path);
+  OptConfig (*read_config)(const fs::path& path);
+  std::unique_ptr<WeightSource> (*open)(const fs::path& path, const Mesh& mesh);
+};
+
+const StoredForm kTrainingCheckpoint = {
+    TrainingCheckpoint::recognises,
+    [](const fs::path& path) {
+      const TrainingCheckpoint checkpoint(path);
+      TORCH_CHECK_VALUE(!checkpoint.model_config().empty(), path.string(),
+                        " does not say which model it belongs to; it was written by a program that trains others.");
+      return OptConfig::from_json(checkpoint.model_config(), path.string());
+    },
+    [](const fs::path& path, const Mesh& mesh) -> std::unique_ptr<WeightSource> {
+      return std::make_unique<CheckpointWeights>(path, mesh);
+    }};
+
+const StoredForm kHfDirectory = {HfDirectory::recognises,
+                                 [](const fs::path& path) {
+                                   const fs::path config = HfDirectory::config_path(path);
+                                   return OptConfig::from_json(read_text_file(config), config.string());
+                                 },
+                                 [](const fs::path& path, const Mesh& /*mesh*/) -> std::unique_ptr<WeightSource> {
+                                   return std::make_unique<HfDirectory>(path);
+                                 }};
+
+// The first that recognises a path takes it.
+const StoredForm& stored_form(const fs::path& path) {
+  for (const StoredForm* form : {&kTrainingCheckpoint, &kHfDirectory}) {
+    if (form->recognises(path)) return *form;
+  }
+  C10_THROW_ERROR(ValueError, c10::str(path.string(),
+                                       " is no model: use a folder with config.json and weights, a "
+                                       "training checkpoint, or the name of a preset."));
+}
+
+}  // namespace
+
+std::unique_ptr<WeightSource> ModelSource::open(uint64_t seed, const Mesh& mesh) const {
+  return path ? stored_form(*path).open(*path, mesh) : fresh_weights(config, seed);
 }
 
 ModelSource find_model(const std::string& model) {
@@ -30,11 +84,7 @@ ModelSource find_model(const std::string& model) {
   }
   if (!fs::exists(path, ignored))
     return {model, OptConfig::preset(model), std::nullopt};  // throws, and lists the presets
-  TORCH_CHECK_VALUE(fs::is_directory(path, ignored), model,
-                    " is no model: use a folder with config.json and weights, or "
-                    "the name of a preset.");
-  const fs::path config = path / "config.json";
-  return {model, OptConfig::from_json(read_text_file(config), config.string()), path};
+  return {model, stored_form(path).read_config(path), path};
 }
 
 std::string read_text_file(const fs::path& path, size_t limit) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <limits>
 #include <tuple>
 #include <utility>
@@ -235,6 +236,24 @@ void check_tensor_layout(const SafetensorsHeader& header, uint64_t data_size, co
 }
 
 }  // namespace
+
+SafetensorsFileParts split_safetensors_file(std::string_view bytes, const std::string& file) {
+  uint64_t length = 0;
+  if (bytes.size() < sizeof(length)) {
+    refuse_header(file, "it has ", bytes.size(), " bytes, too few for a safetensors file");
+  }
+  std::memcpy(&length, bytes.data(), sizeof(length));
+  bytes.remove_prefix(sizeof(length));
+  if (length > kLongestSafetensorsHeader) {
+    refuse_header(file, "its header would be ", length, " bytes long, above the limit of ", kLongestSafetensorsHeader,
+                  " (is it a safetensors file at all?)");
+  }
+  if (length > bytes.size()) {
+    refuse_header(file, "its header would be ", length, " bytes long, but only ", bytes.size(),
+                  " follow (is the file truncated?)");
+  }
+  return {bytes.substr(0, length), bytes.substr(length)};
+}
 
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_size, const std::string& file) {
   SafetensorsHeader header;

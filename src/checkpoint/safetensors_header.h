@@ -31,6 +31,15 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
+/// A whole file, cut in two.
+struct SafetensorsFileParts {
+  std::string_view header;  ///< its JSON
+  std::string_view data;
+};
+
+/// Cuts the `bytes` of `file` (for messages) as its first eight bytes say. Throws c10::ValueError, one sentence.
+SafetensorsFileParts split_safetensors_file(std::string_view bytes, const std::string& file);
+
 /// Reads the JSON `text` of `file` (for messages), which `data_size` bytes of tensors follow. What it returns is sound:
 /// the tensors fill those bytes without overlap or gap, each as large as its shape says, and no product overflows.
 /// Throws c10::ValueError with one sentence that names the file, the tensor and the value that is wrong.

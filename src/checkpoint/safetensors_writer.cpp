@@ -4,11 +4,10 @@
 #include <c10/util/Exception.h>
 #include <nlohmann/json.hpp>
 
-#include <cstdint>
+#include <algorithm>
 #include <optional>
 #include <set>
 
-#include "src/checkpoint/atomic_file.h"
 #include "src/checkpoint/safetensors_header.h"
 
 namespace optp {
@@ -53,6 +52,50 @@ uint64_t TensorSpec::bytes() const {
   return static_cast<uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(dtype);
 }
 
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : tensors_(std::move(tensors)), path_(path), file_(path) {
+  const std::string header = make_safetensors_header(path, tensors_, metadata);
+  file_.write(header.data(), header.size());
+  for (const TensorSpec& tensor : tensors_) remaining_ += tensor.bytes();
+}
+
+void SafetensorsWriter::write(const at::Tensor& values) {
+  // Converted in pieces that stay in the cache.
+  constexpr int64_t kConverted = 1 << 18;
+  while (current_ < tensors_.size() && written_ == tensors_[current_].bytes()) {
+    ++current_;
+    written_ = 0;
+  }
+  if (values.numel() == 0) return;
+  TORCH_CHECK(current_ < tensors_.size(), "all tensors of ", path_.string(), " have been written.");
+  const TensorSpec& tensor = tensors_[current_];
+  const uint64_t size = values.numel() * c10::elementSize(tensor.dtype);
+  TORCH_CHECK(size <= tensor.bytes() - written_, "tensor ", shown_name(tensor.name), " of ", path_.string(), " is ",
+              at::IntArrayRef(tensor.shape), "; too many values were passed.");
+  TORCH_CHECK(values.scalar_type() == tensor.dtype ||
+                  (at::isFloatingType(values.scalar_type()) && at::isFloatingType(tensor.dtype)),
+              values.scalar_type(), " values do not convert to the ", tensor.dtype, " of tensor ",
+              shown_name(tensor.name), ".");
+  const at::Tensor flat = values.detach().cpu().contiguous().view(-1);
+  if (flat.scalar_type() == tensor.dtype) {
+    file_.write(flat.const_data_ptr(), flat.nbytes());
+  } else {
+    for (int64_t start = 0; start < flat.numel(); start += kConverted) {
+      const at::Tensor piece = flat.narrow(0, start, std::min(kConverted, flat.numel() - start)).to(tensor.dtype);
+      file_.write(piece.const_data_ptr(), piece.nbytes());
+    }
+  }
+  written_ += size;
+  remaining_ -= size;
+}
+
+void SafetensorsWriter::commit() {
+  TORCH_CHECK(remaining_ == 0, "not all tensors of ", path_.string(), " have been written: ", remaining_,
+              " bytes are missing.");
+  file_.commit();
+}
+
 void write_safetensors(const std::filesystem::path& path,
                        const std::vector<std::pair<std::string, at::Tensor>>& tensors,
                        const std::map<std::string, std::string>& metadata) {
@@ -63,14 +106,9 @@ void write_safetensors(const std::filesystem::path& path,
                       " is undefined.");
     specs.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
   }
-  const std::string header = make_safetensors_header(path, specs, metadata);
-  AtomicFile file(path);
-  file.write(header.data(), header.size());
-  for (const auto& named : tensors) {
-    const at::Tensor tensor = named.second.detach().cpu().contiguous();
-    file.write(tensor.const_data_ptr(), tensor.nbytes());
-  }
-  file.commit();
+  SafetensorsWriter writer(path, std::move(specs), metadata);
+  for (const auto& named : tensors) writer.write(named.second);
+  writer.commit();
 }
 
 }  // namespace optp

@@ -17,7 +17,7 @@ namespace optp {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string name = std::filesystem::path(testing::TempDir()) / "optp-checkpoint-XXXXXX";
+    std::string name = std::filesystem::path(::testing::TempDir()) / "optp-checkpoint-XXXXXX";
     path_ = ::mkdtemp(name.data());
   }
   ~TemporaryFolder() { std::filesystem::remove_all(path_); }

@@ -10,7 +10,7 @@
 namespace optp {
 namespace {
 
-using testing::IsSubstring;
+using ::testing::IsSubstring;
 using namespace std::string_literals;
 
 struct Damage {
@@ -121,7 +121,7 @@ std::vector<Damage> damages() {
   };
 }
 
-class SafetensorsDamage : public testing::TestWithParam<Damage> {};
+class SafetensorsDamage : public ::testing::TestWithParam<Damage> {};
 
 TEST_P(SafetensorsDamage, IsOneClearError) {
   const TemporaryFolder folder;
@@ -133,7 +133,7 @@ TEST_P(SafetensorsDamage, IsOneClearError) {
   EXPECT_LT(message.size(), path.string().size() + 400);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SafetensorsDamage, testing::ValuesIn(damages()),
+INSTANTIATE_TEST_SUITE_P(All, SafetensorsDamage, ::testing::ValuesIn(damages()),
                          [](const auto& test) { return test.param.label; });
 
 }  // namespace

@@ -18,7 +18,7 @@
 namespace optp {
 namespace {
 
-using testing::IsSubstring;
+using ::testing::IsSubstring;
 using namespace std::string_literals;
 
 const std::vector<at::ScalarType> kAllDtypes = {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong,

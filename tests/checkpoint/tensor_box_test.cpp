@@ -21,7 +21,7 @@ at::Tensor part_of(const at::Tensor& whole, const TensorBox& box) {
   return part.contiguous();
 }
 
-std::string bytes_of(const at::Tensor& tensor) {
+std::string row_major_bytes(const at::Tensor& tensor) {
   const at::Tensor contiguous = tensor.contiguous();
   return {static_cast<const char*>(contiguous.const_data_ptr()), contiguous.nbytes()};
 }
@@ -48,7 +48,7 @@ TEST(TensorBox, CopiesWhatTwoPartsHaveInCommon) {
   for (const Numbers& shape : {Numbers{5}, {3, 4}, {2, 3, 2}}) {
     const at::Tensor whole = testing::integers(shape, 0, at::kFloat);
     for (const TensorBox& stored : all_boxes(shape)) {
-      const std::string bytes = "x" + bytes_of(part_of(whole, stored));  // at an odd address
+      const std::string bytes = "x" + row_major_bytes(part_of(whole, stored));  // at an odd address
       for (const TensorBox& wanted : all_boxes(shape)) {
         for (const auto dtype : {at::kFloat, at::kDouble}) {
           const at::Tensor out = at::full(wanted.size, 100, dtype);
@@ -75,7 +75,7 @@ TEST(TensorBox, ConvertsLargeTensors) {
     part.start.back() = 1;
     part.size.back() -= 1;
     const at::Tensor out = at::empty(part.size, at::kBFloat16);
-    copy_box(bytes_of(whole), at::kFloat, all, part, out);
+    copy_box(row_major_bytes(whole), at::kFloat, all, part, out);
     EXPECT_TRUE(at::equal(out, part_of(whole, part).to(at::kBFloat16))) << shape;
   }
 }
@@ -83,7 +83,7 @@ TEST(TensorBox, ConvertsLargeTensors) {
 TEST(TensorBox, ScalarsAndEmptyTensors) {
   const at::Tensor scalar = at::full({}, 2.5);
   const at::Tensor out = at::zeros({}, at::kDouble);
-  copy_box(bytes_of(scalar), at::kFloat, {{}, {}, {}}, {{}, {}, {}}, out);
+  copy_box(row_major_bytes(scalar), at::kFloat, {{}, {}, {}}, {{}, {}, {}}, out);
   EXPECT_EQ(out.item<double>(), 2.5);
   const TensorBox nothing{{0, 3}, {0, 0}, {0, 3}};
   copy_box({}, at::kFloat, nothing, nothing, at::empty({0, 3}));
@@ -95,7 +95,7 @@ TEST(TensorBox, ScalarsAndEmptyTensors) {
 TEST(TensorBox, BoolsAreZeroOrOne) {
   const at::Tensor out = at::zeros({3}, at::kBool);
   copy_box(std::string("\x00\x01\xF0", 3), at::kBool, {{3}, {0}, {3}}, {{3}, {0}, {3}}, out);
-  EXPECT_EQ(bytes_of(out), std::string("\x00\x01\x01", 3));
+  EXPECT_EQ(row_major_bytes(out), std::string("\x00\x01\x01", 3));
 }
 
 TEST(TensorBox, RefusesWhatDoesNotConvert) {

@@ -27,7 +27,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-using TensorList = c10::List<at::Tensor>;
+using PastList = c10::List<at::Tensor>;
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 struct Exported {
@@ -49,8 +49,8 @@ struct Exported {
     return module.forward({input_ids, attention_mask}).toTensor();
   }
 
-  std::pair<at::Tensor, TensorList> step(const at::Tensor& input_ids, const TensorList& past,
-                                         const c10::IValue& attention_mask = {}) {
+  std::pair<at::Tensor, PastList> step(const at::Tensor& input_ids, const PastList& past,
+                                       const c10::IValue& attention_mask = {}) {
     const auto result = module.get_method("forward_step")({input_ids, past, attention_mask}).toTuple();
     return {result->elements()[0].toTensor(), result->elements()[1].toTensorList()};
   }
@@ -93,7 +93,7 @@ void expect_steps(Exported& exported) {
   for (const std::vector<int64_t>& pieces :
        std::vector<std::vector<int64_t>>{{8}, {1, 1, 1, 1, 1, 1, 1, 1}, {3, 4, 1}}) {
     for (const bool masked : {true, false}) {
-      TensorList past;
+      PastList past;
       std::vector<at::Tensor> logits;
       int64_t begin = 0;
       for (const int64_t size : pieces) {
@@ -171,7 +171,7 @@ TEST(TorchScriptExportTest, HalfPrecisionRuns) {
     const at::Tensor logits = exported.forward(exported.ids, exported.mask);
     EXPECT_EQ(logits.scalar_type(), type);
     EXPECT_LT(exported.distance(logits), type == at::kBFloat16 ? 0.3 : type == at::kHalf ? 0.04 : 1e-5);
-    auto [first, past] = exported.step(exported.ids.narrow(1, 0, 4), TensorList(), exported.mask.narrow(1, 0, 4));
+    auto [first, past] = exported.step(exported.ids.narrow(1, 0, 4), PastList(), exported.mask.narrow(1, 0, 4));
     EXPECT_EQ(exported.step(exported.ids.narrow(1, 4, 4), past, exported.mask).first.scalar_type(), type);
   }
 }
@@ -189,7 +189,7 @@ TEST(TorchScriptExportTest, WrongInputIsASentence) {
   const auto forward_error = [&](const at::Tensor& ids, const c10::IValue& mask = {}) {
     return message([&] { exported.forward(ids, mask); });
   };
-  const auto step_error = [&](const at::Tensor& ids, const TensorList& past, const c10::IValue& mask = {}) {
+  const auto step_error = [&](const at::Tensor& ids, const PastList& past, const c10::IValue& mask = {}) {
     return message([&] { exported.step(ids, past, mask); });
   };
   const auto zeros = [](at::IntArrayRef sizes) { return at::zeros(sizes, at::kLong); };
@@ -204,12 +204,12 @@ TEST(TorchScriptExportTest, WrongInputIsASentence) {
   EXPECT_THAT(forward_error(zeros({2, 4}), zeros({4})), HasSubstr("attention_mask has the shape [4]; pass [2, 4]"));
   EXPECT_THAT(forward_error(zeros({2, 4}), zeros({2, 4}) - 1), HasSubstr("holds other values than 0 and 1"));
 
-  const auto past = exported.step(zeros({2, 9}), TensorList()).second;
+  const auto past = exported.step(zeros({2, 9}), PastList()).second;
   EXPECT_THAT(step_error(zeros({2, 8}), past), HasSubstr("17 tokens a sequence"));
   EXPECT_THAT(step_error(zeros({3, 1}), past), HasSubstr("for 3 sequences pass [3, 4, past tokens, 3], all alike."));
   EXPECT_THAT(step_error(zeros({2, 1}), past, zeros({2, 1})),
               HasSubstr("attention_mask has the shape [2, 1]; pass [2, 10]"));
-  EXPECT_THAT(step_error(zeros({2, 1}), TensorList({past.get(0)})),
+  EXPECT_THAT(step_error(zeros({2, 1}), PastList({past.get(0)})),
               HasSubstr("past holds 1 tensors; pass the 4 that forward_step returned, or an empty list."));
   auto uneven = past.copy();
   uneven.set(3, past.get(3).narrow(2, 0, 5));
