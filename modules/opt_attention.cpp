@@ -3,16 +3,21 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
-#include <limits>
+#include <tuple>
 
-#include "parallel/dropout.h"
+#include "modules/explicit_attention.h"
+#include "modules/kv_cache.h"
 #include "parallel/mappings.h"
 
 namespace optp {
 
 OptAttentionImpl::OptAttentionImpl(const OptConfig& config, const ProcessGroup& group, const std::string& name,
                                    const at::TensorOptions& tensor_options)
-    : config_(config), group_(group), name_(name), tensor_options_(tensor_options), backward_site_(name + " backward") {
+    : config_(config),
+      group_(group),
+      name_(name),
+      tensor_options_(tensor_options),
+      sites_{name + " forward", name + " regather", name + " backward"} {
   OptAttentionImpl::reset();
 }
 
@@ -39,53 +44,47 @@ void OptAttentionImpl::reset() {
                                                            group_));
 }
 
-at::Tensor OptAttentionImpl::forward(const at::Tensor& hidden, const AttentionMask& mask,
+std::vector<at::Tensor> OptAttentionImpl::project(const at::Tensor& hidden, const OptPass& pass) {
+  if (pass.slices) {
+    return gathered_products(
+        hidden, {{q_proj->weight, q_proj->bias}, {k_proj->weight, k_proj->bias}, {v_proj->weight, v_proj->bias}},
+        *pass.slices, group_, sites_);
+  }
+  const at::Tensor input = copy_to(hidden, group_, sites_.backward);
+  return {q_proj(input), k_proj(input), v_proj(input)};
+}
+
+at::Tensor OptAttentionImpl::forward(const at::Tensor& hidden, const OptPass& pass,
                                      const std::optional<DropoutSource>& dropout) {
-  const at::Tensor input = copy_to(hidden, group_, backward_site_);
   const double scaling = 1.0 / std::sqrt(static_cast<double>(config_.head_dim()));
   const auto heads = [&](const at::Tensor& projected) {
-    return projected.view({projected.size(0), projected.size(1), -1, config_.head_dim()}).transpose(1, 2);  // [B,H,T,K]
+    return projected.view({pass.batch, pass.tokens, -1, config_.head_dim()}).transpose(1, 2);  // [B, H, T, K]
   };
-  const at::Tensor query = heads(q_proj(input) * scaling);
-  const at::Tensor key = heads(k_proj(input));
-  const at::Tensor value = heads(v_proj(input));
+  std::vector<at::Tensor> projected = project(hidden, pass);
+  const at::Tensor query = heads(projected[0].mul_(scaling));
+  at::Tensor key = heads(projected[1]);
+  at::Tensor value = heads(projected[2]);
+  if (pass.cache) std::tie(key, value) = pass.cache->append(pass.layer, key, value);  // [B, H, L, K]
 
   // The fused kernel cannot put a keyed mask on the probabilities, and its backward recomputes them from a rounded
   // logarithm that gives a query without keys probabilities of 1 in place of 1 / T.
-  const bool drops = dropout && config_.attention_dropout() > 0;
-  at::Tensor attended;
-  if (drops || (mask.has_empty_rows && query.requires_grad())) {
-    attended = attend_explicitly(query, key, value, mask.additive, drops ? dropout : std::nullopt);
-  } else {
-    const bool causal_alone = !mask.additive.defined();
-    attended =
-        at::scaled_dot_product_attention(query, key, value, causal_alone ? std::nullopt : std::optional(mask.additive),
-                                         /*dropout_p=*/0.0, /*is_causal=*/causal_alone, /*scale=*/1.0);
-  }
-  return out_proj(attended.transpose(1, 2).flatten(2));  // [B, T, H K] -> [B, T, D]
-}
-
-at::Tensor OptAttentionImpl::attend_explicitly(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                                               const at::Tensor& mask,
-                                               const std::optional<DropoutSource>& dropout) const {
-  at::Tensor scores = query.matmul(key.transpose(-1, -2));  // [B, H, T, T]
-  if (mask.defined()) {
-    // Filled, not added: a score that cannot matter gets no gradient, even where no key is left and all are filled
-    // alike.
-    scores = at::where(mask.eq(0), scores, mask);
-  } else {
-    const int64_t tokens = scores.size(-1);
-    const at::Tensor future = at::ones({tokens, tokens}, at::kBool).triu(/*diagonal=*/1);
-    scores = scores.masked_fill(future, -std::numeric_limits<double>::infinity());
-  }
-  const auto type = scores.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor probabilities = scores.softmax(-1, type).to(query.scalar_type());
-  if (dropout) {
+  std::optional<AttentionDropout> drops;
+  if (dropout && config_.attention_dropout() > 0) {
     const int64_t first_head = out_proj->layout().range(group_.rank()).start / config_.head_dim();
-    probabilities = keyed_head_dropout(probabilities, config_.attention_dropout(), dropout->key.with("attention"),
-                                       dropout->first_sequence, first_head);
+    drops = AttentionDropout{config_.attention_dropout(), dropout->key.with("attention"), dropout->first_sequence,
+                             first_head};
   }
-  return probabilities.matmul(value);
+  const at::Tensor& additive = pass.mask.additive;
+  at::Tensor attended;  // [B, H, T, K]
+  if (drops || (pass.mask.has_empty_rows && pass.differentiable)) {
+    attended = explicit_attention(query, key, value, pass.mask, drops);
+  } else {
+    attended = at::scaled_dot_product_attention(
+        query, key, value, additive.defined() ? std::optional(additive) : std::nullopt,
+        /*dropout_p=*/0.0, /*is_causal=*/!additive.defined() && pass.tokens > 1, /*scale=*/1.0);
+  }
+  const at::Tensor joined = attended.transpose(1, 2).reshape({pass.batch * pass.tokens, -1});  // [B T, H K]
+  return out_proj(joined, pass.slices);
 }
 
 }  // namespace optp

@@ -28,6 +28,12 @@ void OptConfig::validate() const {
        {vocab_size_, hidden_size_, num_hidden_layers_, ffn_dim_, max_position_embeddings_, embedding_size()}) {
     TORCH_CHECK_VALUE(size <= int64_t{1} << 30, "a size of ", size, " is not credible; sizes go up to 2^30.");
   }
+  TORCH_CHECK_VALUE(num_hidden_layers_ <= 10'000, "num_hidden_layers is ", num_hidden_layers_,
+                    ", which is not credible; there may be up to 10000.");
+  const double width = static_cast<double>(hidden_size_);
+  const double layer = width * static_cast<double>(4 * hidden_size_ + 2 * ffn_dim_);
+  TORCH_CHECK_VALUE(static_cast<double>(num_hidden_layers_) * layer < 0x1p60,
+                    "a model of more than 2^60 parameters is not credible; make hidden_size or ffn_dim smaller.");
   TORCH_CHECK_VALUE(hidden_size_ % num_attention_heads_ == 0, "hidden_size ", hidden_size_,
                     " is not a multiple of num_attention_heads ", num_attention_heads_, "; change one of them.");
   TORCH_CHECK_VALUE(activation_function_ == "relu" || activation_function_ == "gelu", "activation_function is \"",

@@ -1,6 +1,7 @@
 // What an OPT model is made of: every published size as a preset, validation, and Hugging Face's config.json.
 #pragma once
 
+#include <c10/core/ScalarType.h>
 #include <torch/arg.h>
 
 #include <cstdint>
@@ -65,8 +66,8 @@ class OptConfig {
   /// wrong type, another architecture, or a combination that validate() refuses is a c10::ValueError that names the
   /// key. `source` (a path) stands in the messages.
   static OptConfig from_json(const std::string& text, const std::string& source);
-  /// The text of a config.json that transformers loads.
-  std::string to_json() const;
+  /// The text of a config.json that transformers loads. `dtype`: of the weights beside it.
+  std::string to_json(c10::ScalarType dtype = c10::kFloat) const;
 
   /// Throws c10::ValueError that names the first value which cannot be built.
   void validate() const;

@@ -3,12 +3,21 @@
 #include <c10/util/Exception.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 #include "modules/opt_config.h"
 
 namespace optp {
 namespace {
 
 using nlohmann::json;
+
+// A value as messages show it: on one line, and no longer than that.
+std::string shown(const json& value) {
+  constexpr size_t kLongest = 100;
+  const std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
+  return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
+}
 
 class ConfigReader {
  public:
@@ -17,29 +26,33 @@ class ConfigReader {
   void read(const char* key, int64_t& value) const {
     const json* found = find(key);
     if (!found) return;
-    TORCH_CHECK_VALUE(found->is_number_integer(), source_, ": ", key, " is ", found->dump(),
+    TORCH_CHECK_VALUE(found->is_number_integer(), source_, ": ", key, " is ", shown(*found),
                       ", but must be an integer.");
     TORCH_CHECK_VALUE(!found->is_number_unsigned() || found->get<uint64_t>() <= uint64_t{1} << 62, source_, ": ", key,
-                      " is ", found->dump(), ", which is too large.");
+                      " is ", shown(*found), ", which is too large.");
     value = found->get<int64_t>();
   }
   void read(const char* key, double& value) const {
     const json* found = find(key);
     if (!found) return;
-    TORCH_CHECK_VALUE(found->is_number(), source_, ": ", key, " is ", found->dump(), ", but must be a number.");
+    TORCH_CHECK_VALUE(found->is_number(), source_, ": ", key, " is ", shown(*found), ", but must be a number.");
     value = found->get<double>();
   }
   void read(const char* key, bool& value) const {
     const json* found = find(key);
     if (!found) return;
-    TORCH_CHECK_VALUE(found->is_boolean(), source_, ": ", key, " is ", found->dump(), ", but must be true or false.");
+    TORCH_CHECK_VALUE(found->is_boolean(), source_, ": ", key, " is ", shown(*found), ", but must be true or false.");
     value = found->get<bool>();
   }
   void read(const char* key, std::string& value) const {
     const json* found = find(key);
     if (!found) return;
-    TORCH_CHECK_VALUE(found->is_string(), source_, ": ", key, " is ", found->dump(), ", but must be a string.");
+    TORCH_CHECK_VALUE(found->is_string(), source_, ": ", key, " is ", shown(*found), ", but must be a string.");
     value = found->get<std::string>();
+    const bool is_name = value.size() <= 50 && std::all_of(value.begin(), value.end(), [](unsigned char letter) {
+                           return letter >= 0x20 && letter < 0x7F;
+                         });
+    TORCH_CHECK_VALUE(is_name, source_, ": ", key, " is ", shown(*found), ", which is no name.");
   }
 
  private:
@@ -83,8 +96,10 @@ OptConfig OptConfig::from_json(const std::string& text, const std::string& sourc
   json object;
   try {
     object = json::parse(text);
-  } catch (const json::exception& error) {
-    TORCH_CHECK_VALUE(false, source, " is not valid JSON: ", error.what());
+  } catch (const json::parse_error& error) {
+    TORCH_CHECK_VALUE(false, source, " is not valid JSON at byte ", error.byte, ".");
+  } catch (const json::exception&) {
+    TORCH_CHECK_VALUE(false, source, " is not valid JSON: a number in it is too large.");
   }
   TORCH_CHECK_VALUE(object.is_object(), source, " holds no JSON object, so it is no model configuration.");
   const ConfigReader reader(object, source);
@@ -102,14 +117,14 @@ OptConfig OptConfig::from_json(const std::string& text, const std::string& sourc
   return config;
 }
 
-std::string OptConfig::to_json() const {
+std::string OptConfig::to_json(c10::ScalarType dtype) const {
   nlohmann::ordered_json object;
   object["architectures"] = {"OPTForCausalLM"};
   object["model_type"] = "opt";
   for_each_key(*this, [&](const char* key, const auto& value) { object[key] = value; });
   object["word_embed_proj_dim"] = embedding_size();
   object["layerdrop"] = 0.0;
-  object["torch_dtype"] = "float32";
+  object["torch_dtype"] = c10::getDtypeNames(dtype).first;
   object["use_cache"] = true;
   return object.dump(2) + "\n";
 }

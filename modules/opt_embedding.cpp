@@ -17,8 +17,8 @@ void OptLearnedPositionalEmbeddingImpl::reset() {
   weight = register_parameter("weight", at::empty({num_positions_ + kOffset, embedding_dim_}, tensor_options_));
 }
 
-at::Tensor OptLearnedPositionalEmbeddingImpl::forward(const at::Tensor& attention_mask) {
-  return at::embedding(weight, attention_mask.cumsum(1) * attention_mask - 1 + kOffset);
+at::Tensor OptLearnedPositionalEmbeddingImpl::rows(const at::Tensor& attention_mask) {
+  return attention_mask.cumsum(1) * attention_mask - 1 + kOffset;
 }
 
 }  // namespace optp

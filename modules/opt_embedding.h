@@ -16,8 +16,8 @@ class OptLearnedPositionalEmbeddingImpl : public torch::nn::Cloneable<OptLearned
 
   void reset() override;
 
-  /// attention_mask [B, T] int64 of 0 and 1, T at most num_positions -> [B, T, D].
-  at::Tensor forward(const at::Tensor& attention_mask);
+  /// The row of the table that each token reads: attention_mask [B, T] int64 of 0 and 1 -> [B, T] int64.
+  static at::Tensor rows(const at::Tensor& attention_mask);
 
   at::Tensor weight;
 

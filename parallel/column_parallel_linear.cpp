@@ -31,7 +31,13 @@ void ColumnParallelLinearImpl::pretty_print(std::ostream& stream) const {
          << ", bias=" << options.bias() << ")";
 }
 
-at::Tensor ColumnParallelLinearImpl::forward(const at::Tensor& input) {
+at::Tensor ColumnParallelLinearImpl::forward(const at::Tensor& input, const std::optional<TokenSlices>& slices) {
+  if (slices) {
+    TORCH_CHECK_VALUE(!options.gather_output(), options.name(),
+                      ": the output for a slice of the tokens is not gathered; leave gather_output off.");
+    return gathered_products(input, {{weight, bias}}, *slices, group_,
+                             {forward_site_, options.name() + " regather", backward_site_})[0];
+  }
   const at::Tensor shared = options.copy_input() ? copy_to(input, group_, backward_site_) : input;
   const at::Tensor output = product(shared, weight, bias);
   return options.gather_output() ? gather_from(output, -1, layout_, group_, forward_site_) : output;

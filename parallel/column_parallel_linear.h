@@ -7,10 +7,12 @@
 #include <torch/nn/pimpl.h>
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "parallel/parameter_shard.h"
 #include "parallel/process_group.h"
+#include "parallel/sequence_parallel.h"
 #include "parallel/shard.h"
 
 namespace optp {
@@ -41,7 +43,8 @@ struct ColumnParallelLinearOptions {
 ///                 rank 0      rank 1
 ///     x [.., I] * [ W0^T  |  W1^T  ]  ->  [ y0 | y1 ]      y_r [.., out_features of rank r]
 ///
-/// Forward communicates only with gather_output; backward adds the input's gradient over the ranks once.
+/// Forward communicates only with gather_output ("<name> forward": all_gather of the output); backward adds the input's
+/// gradient over the ranks once ("<name> backward": all_reduce).
 /// Parameters: `weight` [local out_features, in_features], `bias` [local out_features]. They are uninitialised memory
 /// until they are filled: copy_from_whole, a checkpoint, or random numbers keyed by name (parallel/random.h).
 class ColumnParallelLinearImpl : public torch::nn::Cloneable<ColumnParallelLinearImpl>, public ShardedModule {
@@ -53,7 +56,11 @@ class ColumnParallelLinearImpl : public torch::nn::Cloneable<ColumnParallelLinea
   void pretty_print(std::ostream& stream) const override;
 
   /// input [.., in_features], the same on every rank -> [.., local out_features], or all of them with gather_output.
-  at::Tensor forward(const at::Tensor& input);
+  ///
+  /// Sequence parallelism, when `slices` are given: this rank's slice of the tokens [slice, in_features] -> [all
+  /// tokens, local out_features]. "<name> forward": all_gather of the slices; "<name> regather": once more in backward,
+  /// if slices->regather; "<name> backward": reduce_scatter of the input's gradient. Not with gather_output.
+  at::Tensor forward(const at::Tensor& input, const std::optional<TokenSlices>& slices = {});
 
   std::map<std::string, ParameterShard> sharded_parameters() const override;
   const ShardLayout& layout() const { return layout_; }

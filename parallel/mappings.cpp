@@ -1,48 +1,14 @@
 #include "parallel/mappings.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/function.h>
-#include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/variable.h>
+#include <ATen/ExpandUtils.h>
 
-#include <functional>
 #include <string>
 #include <utility>
 
+#include "parallel/backward_node.h"
+
 namespace optp {
-namespace {
-
-using torch::autograd::variable_list;
-
-// The backward of a linear mapping of one tensor. A node of our own, since torch::autograd::Function can only carry
-// tensors and IValues from forward to backward, and a process group is neither.
-class MappingBackward : public torch::autograd::Node {
- public:
-  explicit MappingBackward(std::function<at::Tensor(const at::Tensor&)> backward) : backward_(std::move(backward)) {}
-
-  variable_list apply(variable_list&& gradients) override {
-    if (!gradients[0].defined()) return {at::Tensor()};
-    at::NoGradGuard no_grad;
-    return {backward_(gradients[0])};
-  }
-
-  std::string name() const override { return "optp::MappingBackward"; }
-
- private:
-  std::function<at::Tensor(const at::Tensor&)> backward_;
-};
-
-// `output`, computed from `input` outside of autograd, with `backward` as its history.
-at::Tensor with_backward(at::Tensor output, const at::Tensor& input,
-                         std::function<at::Tensor(const at::Tensor&)> backward) {
-  if (!at::GradMode::is_enabled() || !input.requires_grad()) return output;
-  auto node = c10::make_intrusive<MappingBackward>(std::move(backward));
-  node->set_next_edges(torch::autograd::collect_next_edges(input));
-  torch::autograd::set_history(output, c10::intrusive_ptr<torch::autograd::Node>(std::move(node)));
-  return output;
-}
-
-}  // namespace
 
 at::Tensor copy_to(const at::Tensor& input, const ProcessGroup& group, std::string_view site) {
   if (group.size() == 1) return input;
@@ -52,6 +18,37 @@ at::Tensor copy_to(const at::Tensor& input, const ProcessGroup& group, std::stri
     group.all_reduce_(sum, name);
     return sum;
   });
+}
+
+std::vector<at::Tensor> copy_to(const std::vector<at::Tensor>& inputs, const ProcessGroup& group,
+                                std::string_view site) {
+  if (group.size() == 1) return inputs;
+  const auto passes = [](const at::Tensor& input) { return !input.defined() || !input.requires_grad(); };
+  std::vector<at::Tensor> wanted, outputs;
+  for (const at::Tensor& input : inputs) {
+    if (passes(input)) continue;
+    wanted.push_back(input);
+    outputs.push_back(input.detach());
+  }
+  set_backward(outputs, wanted, [group, name = std::string(site)](std::vector<at::Tensor> gradients) {
+    std::vector<at::Tensor> rows;
+    for (const at::Tensor& gradient : gradients) {
+      if (gradient.defined()) rows.push_back(gradient.reshape(-1));
+    }
+    at::Tensor sum = at::cat(rows);
+    group.all_reduce_(sum, name);
+    int64_t start = 0;
+    for (at::Tensor& gradient : gradients) {
+      if (!gradient.defined()) continue;
+      gradient = sum.narrow(0, start, gradient.numel()).view(gradient.sizes());
+      start += gradient.numel();
+    }
+    return gradients;
+  });
+  std::vector<at::Tensor> results;
+  auto output = outputs.begin();
+  for (const at::Tensor& input : inputs) results.push_back(passes(input) ? input : *output++);
+  return results;
 }
 
 at::Tensor reduce_from(const at::Tensor& input, const ProcessGroup& group, std::string_view site) {
@@ -91,6 +88,31 @@ at::Tensor gather_from(const at::Tensor& input, int64_t dim, const ShardLayout& 
   return with_backward(group.all_gather(input, dim, layout, site), input, [dim, range](const at::Tensor& gradient) {
     return gradient.narrow(dim, range.start, range.size).contiguous();
   });
+}
+
+at::Tensor all_gather_to(const at::Tensor& input, int64_t dim, const ShardLayout& layout, const ProcessGroup& group,
+                         std::string_view forward_site, std::string_view backward_site) {
+  if (group.size() == 1) return input;
+  return with_backward(group.all_gather(input, dim, layout, forward_site), input,
+                       [group, dim, layout, name = std::string(backward_site)](const at::Tensor& gradient) {
+                         return group.reduce_scatter(gradient, dim, layout, name);
+                       });
+}
+
+at::Tensor reduce_scatter_from(const at::Tensor& input, const at::Tensor& bias, int64_t dim, const ShardLayout& layout,
+                               const ProcessGroup& group, std::string_view forward_site,
+                               std::string_view backward_site) {
+  if (group.size() == 1) return bias.defined() ? input + bias : input;
+  std::vector<at::Tensor> output{group.reduce_scatter(input, dim, layout, forward_site)};
+  const bool biased = bias.defined();
+  if (biased) output[0].add_(bias.detach());
+  set_backward(output, {input, bias},
+               [group, dim, layout, biased, bias_shape = biased ? bias.sizes().vec() : std::vector<int64_t>(),
+                name = std::string(backward_site)](const std::vector<at::Tensor>& gradients) {
+                 const at::Tensor whole = group.all_gather(gradients[0], dim, layout, name);
+                 return std::vector<at::Tensor>{whole, biased ? at::sum_to(whole, bias_shape) : at::Tensor()};
+               });
+  return output[0];
 }
 
 }  // namespace optp

@@ -1,4 +1,4 @@
-// The matrix product of the sharded layers: the one place where another product library or a fixed summation order can
+// The matrix products of the sharded layers: the one place where another product library or a fixed summation order can
 // be put in without touching a layer.
 #pragma once
 
@@ -8,5 +8,20 @@ namespace optp {
 
 /// input [..., K] times weight [N, K] transposed, plus bias [N] if it is defined -> [..., N].
 at::Tensor product(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias = {});
+
+// The same product and its two gradients as plain arithmetic, for operations with a backward of their own: matrices
+// that autograd does not follow. `out` is overwritten.
+
+/// out [M, N] = input [M, K] times weight [N, K] transposed.
+void product_out(at::Tensor out, const at::Tensor& input, const at::Tensor& weight);
+
+/// out [M, K] = gradient [M, N] times weight [N, K].
+void product_input_gradient_out(at::Tensor out, const at::Tensor& gradient, const at::Tensor& weight);
+
+/// gradient [M, N] transposed times input [M, K] -> [N, K].
+at::Tensor product_weight_gradient(const at::Tensor& gradient, const at::Tensor& input);
+
+/// Adds it to `sum` [N, K], which may be float32 when the operands have 16 bits.
+void add_product_weight_gradient_(at::Tensor sum, const at::Tensor& gradient, const at::Tensor& input);
 
 }  // namespace optp

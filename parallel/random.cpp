@@ -2,11 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/PhiloxRNGEngine.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
+
+#include "parallel/philox.h"
 
 namespace optp {
 namespace {
@@ -19,25 +21,18 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-constexpr int64_t kLanes = 4;  // numbers of one Philox block
-
-// Calls `block(i, numbers)` for every Philox block that overlaps [first, first + count), i being its first number.
-template <typename Block>
-void for_blocks(const RandomKey& key, int64_t first, int64_t count, const Block& block) {
-  const int64_t begin = first / kLanes;
-  at::Philox4_32 engine(key.value(), /*subsequence=*/0, /*offset=*/static_cast<uint64_t>(begin));
-  for (int64_t index = begin * kLanes; index < first + count; index += kLanes) {
-    std::array<uint32_t, kLanes> numbers{engine(), engine(), engine(), engine()};
-    block(index, numbers);
-  }
-}
-
-// Copies the numbers of one block that lie in [first, first + count).
-template <typename T>
-void keep(const std::array<T, kLanes>& numbers, int64_t index, int64_t first, int64_t count, T* out) {
-  for (int64_t lane = 0; lane < kLanes; ++lane) {
-    const int64_t position = index + lane - first;
-    if (position >= 0 && position < count) out[position] = numbers[lane];
+// Calls `use(numbers, skipped, taken, done)` for runs of the stream that cover [first, first + count): `taken` numbers
+// from `skipped` on are numbers first + done, .. of the stream.
+template <typename Use>
+void for_numbers(const RandomKey& key, int64_t first, int64_t count, const Use& use) {
+  PhiloxNumbers numbers;
+  for (int64_t done = 0; done < count;) {
+    const int64_t block = (first + done) / kPhiloxLanes;
+    philox(key.value(), static_cast<uint64_t>(block), numbers);
+    const int64_t skipped = first + done - block * kPhiloxLanes;
+    const int64_t taken = std::min<int64_t>(numbers.size() - skipped, count - done);
+    use(numbers, skipped, taken, done);
+    done += taken;
   }
 }
 
@@ -69,15 +64,20 @@ RandomKey RandomKey::with(int64_t index) const {
 }
 
 void draw_bits(const RandomKey& key, int64_t first, int64_t count, uint32_t* out) {
-  for_blocks(key, first, count, [&](int64_t index, const auto& numbers) { keep(numbers, index, first, count, out); });
+  for_numbers(key, first, count, [&](const PhiloxNumbers& numbers, int64_t skipped, int64_t taken, int64_t done) {
+    std::copy_n(numbers.begin() + skipped, taken, out + done);
+  });
 }
 
 void draw_normal(const RandomKey& key, int64_t first, int64_t count, float* out) {
-  for_blocks(key, first, count, [&](int64_t index, const auto& bits) {
-    std::array<float, kLanes> numbers{};
-    box_muller(bits[0], bits[1], &numbers[0]);
-    box_muller(bits[2], bits[3], &numbers[2]);
-    keep(numbers, index, first, count, out);
+  for_numbers(key, first, count, [&](const PhiloxNumbers& bits, int64_t skipped, int64_t taken, int64_t done) {
+    // Numbers come in pairs; a run may begin or end inside one.
+    for (int64_t i = skipped / 2 * 2; i < skipped + taken; i += 2) {
+      std::array<float, 2> pair{};
+      box_muller(bits[i], bits[i + 1], pair.data());
+      if (i >= skipped) out[done + i - skipped] = pair[0];
+      if (i + 1 >= skipped && i + 1 < skipped + taken) out[done + i + 1 - skipped] = pair[1];
+    }
   });
 }
 

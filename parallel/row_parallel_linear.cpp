@@ -31,10 +31,15 @@ void RowParallelLinearImpl::pretty_print(std::ostream& stream) const {
          << ", bias=" << options.bias() << ")";
 }
 
-at::Tensor RowParallelLinearImpl::forward(const at::Tensor& input) {
+at::Tensor RowParallelLinearImpl::forward(const at::Tensor& input, const std::optional<TokenSlices>& slices) {
+  if (slices) {
+    TORCH_CHECK_VALUE(options.input_is_parallel(), options.name(),
+                      ": slices of the tokens come from an input that is parallel; leave input_is_parallel on.");
+    return reduce_scatter_from(product(input, weight), bias, 0, slices->layout, group_, forward_site_, backward_site_);
+  }
   const at::Tensor part = options.input_is_parallel() ? input : scatter_to(input, -1, layout_, group_, backward_site_);
-  const at::Tensor sum = reduce_from_(product(part, weight), group_, forward_site_);
-  return bias.defined() ? sum + bias : sum;
+  at::Tensor sum = reduce_from_(product(part, weight), group_, forward_site_);
+  return bias.defined() ? sum.add_(bias) : sum;
 }
 
 std::map<std::string, ParameterShard> RowParallelLinearImpl::sharded_parameters() const {

@@ -7,10 +7,12 @@
 #include <torch/nn/pimpl.h>
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "parallel/parameter_shard.h"
 #include "parallel/process_group.h"
+#include "parallel/sequence_parallel.h"
 #include "parallel/shard.h"
 
 namespace optp {
@@ -39,9 +41,10 @@ struct RowParallelLinearOptions {
 ///     [ x0 | x1 ]   *   [------]            ->  y = x0 W0^T + x1 W1^T + b    y [.., out_features] on every rank
 ///                       [ W1^T ]  rank 1
 ///
-/// Forward adds the partial products over the ranks; the bias is added once, after the sum. Backward communicates only
-/// when the input was whole. Parameters: `weight` [out_features, local in_features]; `bias` [out_features], whole on
-/// every rank. They are uninitialised memory until they are filled, as in ColumnParallelLinear.
+/// Forward adds the partial products over the ranks ("<name> forward": all_reduce); the bias is added once, after the
+/// sum. Backward communicates only when the input was whole ("<name> backward": all_gather). Parameters: `weight`
+/// [out_features, local in_features]; `bias` [out_features], whole on every rank. They are uninitialised memory until
+/// they are filled, as in ColumnParallelLinear.
 class RowParallelLinearImpl : public torch::nn::Cloneable<RowParallelLinearImpl>, public ShardedModule {
  public:
   /// Throws c10::ValueError when group.size() ranks cannot share the input features.
@@ -52,7 +55,12 @@ class RowParallelLinearImpl : public torch::nn::Cloneable<RowParallelLinearImpl>
 
   /// input [.., local in_features] (all of them unless input_is_parallel) -> [.., out_features], the same on every
   /// rank.
-  at::Tensor forward(const at::Tensor& input);
+  ///
+  /// Sequence parallelism, when `slices` are given: [all tokens, local in_features] -> this rank's slice of the tokens,
+  /// [slice, out_features].
+  /// "<name> forward": reduce_scatter of the partial products; "<name> backward": all_gather of the slices' gradients.
+  /// The bias's gradient is complete on every rank. Only with input_is_parallel.
+  at::Tensor forward(const at::Tensor& input, const std::optional<TokenSlices>& slices = {});
 
   std::map<std::string, ParameterShard> sharded_parameters() const override;
   const ShardLayout& layout() const { return layout_; }

@@ -51,6 +51,15 @@ class CrossEntropyFunction : public torch::autograd::Function<CrossEntropyFuncti
 
 }  // namespace
 
+void check_labels(const at::Tensor& labels, const ShardLayout& layout, int64_t ignore_index) {
+  const at::Tensor wrong = labels.lt(0).logical_or_(labels.ge(layout.total())).logical_and_(labels.ne(ignore_index));
+  if (wrong.any().item<bool>()) {
+    TORCH_CHECK_INDEX(false, "label ", labels.masked_select(wrong)[0].item<int64_t>(), " is outside the vocabulary of ",
+                      layout.total(), "; use ids from 0 to ", layout.total() - 1, ", or ", ignore_index,
+                      " to leave a position out.");
+  }
+}
+
 at::Tensor vocab_parallel_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const ShardLayout& layout,
                                         const ProcessGroup& group, int64_t ignore_index, std::string_view site) {
   const Range range = layout.range(group.rank());
@@ -58,12 +67,7 @@ at::Tensor vocab_parallel_cross_entropy(const at::Tensor& logits, const at::Tens
                     " and this rank owns ", range.size, " words; pass [N, ", range.size, "].");
   TORCH_CHECK_VALUE(labels.dim() == 1 && labels.size(0) == logits.size(0), site, ": ", labels.sizes(), " labels for ",
                     logits.size(0), " rows of logits; pass one label a row.");
-  const at::Tensor wrong = labels.lt(0).logical_or_(labels.ge(layout.total())).logical_and_(labels.ne(ignore_index));
-  if (wrong.any().item<bool>()) {
-    TORCH_CHECK_INDEX(false, "label ", labels.masked_select(wrong)[0].item<int64_t>(), " is outside the vocabulary of ",
-                      layout.total(), "; use ids from 0 to ", layout.total() - 1, ", or ", ignore_index,
-                      " to leave a position out.");
-  }
+  check_labels(labels, layout, ignore_index);
   return CrossEntropyFunction::apply(logits, labels, range, group, ignore_index, std::string(site));
 }
 

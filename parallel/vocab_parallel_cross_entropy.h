@@ -23,4 +23,7 @@ at::Tensor vocab_parallel_cross_entropy(const at::Tensor& logits, const at::Tens
                                         const ProcessGroup& group, int64_t ignore_index = -100,
                                         std::string_view site = "vocab_parallel_cross_entropy");
 
+/// Throws c10::IndexError that names the first of `labels` which is neither a word of `layout` nor ignore_index.
+void check_labels(const at::Tensor& labels, const ShardLayout& layout, int64_t ignore_index);
+
 }  // namespace optp

@@ -13,7 +13,8 @@ VocabParallelEmbeddingImpl::VocabParallelEmbeddingImpl(VocabParallelEmbeddingOpt
     : options(std::move(options_)),
       group_(std::move(group)),
       layout_(options.num_embeddings(), group_.size()),
-      forward_site_(options.name() + " forward") {
+      forward_site_(options.name() + " forward"),
+      backward_site_(options.name() + " backward") {
   const int64_t padding = options.padding_idx().value_or(0);
   TORCH_CHECK_VALUE(padding >= 0 && padding < options.num_embeddings(), "padding_idx ", padding,
                     " is outside the vocabulary of ", options.num_embeddings(), "; use an id from 0 to ",
@@ -31,7 +32,13 @@ void VocabParallelEmbeddingImpl::pretty_print(std::ostream& stream) const {
          << ", local=" << layout_.range(group_.rank()).size << ", embedding_dim=" << options.embedding_dim() << ")";
 }
 
-at::Tensor VocabParallelEmbeddingImpl::forward(const at::Tensor& ids) {
+at::Tensor VocabParallelEmbeddingImpl::forward(const at::Tensor& ids, const std::optional<TokenSlices>& slices) {
+  const at::Tensor rows = own_rows(ids);
+  return slices ? reduce_scatter_from(rows, /*bias=*/{}, 0, slices->layout, group_, forward_site_, backward_site_)
+                : reduce_from_(rows, group_, forward_site_);
+}
+
+at::Tensor VocabParallelEmbeddingImpl::own_rows(const at::Tensor& ids) {
   if (ids.numel() > 0) {
     const auto [smallest, largest] = at::aminmax(ids);
     TORCH_CHECK_INDEX(smallest.item<int64_t>() >= 0 && largest.item<int64_t>() < options.num_embeddings(), "id ",
@@ -45,8 +52,7 @@ at::Tensor VocabParallelEmbeddingImpl::forward(const at::Tensor& ids) {
   if (group_.size() == 1) return at::embedding(weight, ids, padding);
   const at::Tensor elsewhere = ids.lt(range.start).logical_or_(ids.ge(range.end()));
   const at::Tensor local = (ids - range.start).masked_fill_(elsewhere, 0);
-  const at::Tensor rows = at::embedding(weight, local, padding).masked_fill(elsewhere.unsqueeze(-1), 0);
-  return reduce_from_(rows, group_, forward_site_);
+  return at::embedding(weight, local, padding).masked_fill(elsewhere.unsqueeze(-1), 0);
 }
 
 std::map<std::string, ParameterShard> VocabParallelEmbeddingImpl::sharded_parameters() const {

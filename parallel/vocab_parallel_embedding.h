@@ -12,6 +12,7 @@
 
 #include "parallel/parameter_shard.h"
 #include "parallel/process_group.h"
+#include "parallel/sequence_parallel.h"
 #include "parallel/shard.h"
 
 namespace optp {
@@ -32,6 +33,7 @@ struct VocabParallelEmbeddingOptions {
 
 /// Rank r holds the rows layout().range(r). A rank looks up the ids it owns, puts zeros where another rank owns the id,
 /// and the sum over the ranks is the lookup in the whole table, bit for bit (all other addends are zero).
+/// "<name> forward": all_reduce; backward needs nothing.
 /// Parameter: `weight` [local rows, embedding_dim], uninitialised memory until it is filled.
 class VocabParallelEmbeddingImpl : public torch::nn::Cloneable<VocabParallelEmbeddingImpl>, public ShardedModule {
  public:
@@ -42,7 +44,11 @@ class VocabParallelEmbeddingImpl : public torch::nn::Cloneable<VocabParallelEmbe
 
   /// ids [..] int64, the same on every rank -> [.., embedding_dim] on every rank. Ids outside [0, num_embeddings) are a
   /// c10::IndexError.
-  at::Tensor forward(const at::Tensor& ids);
+  ///
+  /// Sequence parallelism, when `slices` are given: ids [all tokens] -> this rank's slice of them, [slice,
+  /// embedding_dim]. "<name> forward": reduce_scatter of the rows; "<name> backward": all_gather of the slices'
+  /// gradients.
+  at::Tensor forward(const at::Tensor& ids, const std::optional<TokenSlices>& slices = {});
 
   std::map<std::string, ParameterShard> sharded_parameters() const override;
   const ShardLayout& layout() const { return layout_; }
@@ -51,9 +57,13 @@ class VocabParallelEmbeddingImpl : public torch::nn::Cloneable<VocabParallelEmbe
   at::Tensor weight;
 
  private:
+  // [.., embedding_dim], zeros where another rank owns the id.
+  at::Tensor own_rows(const at::Tensor& ids);
+
   ProcessGroup group_;
   ShardLayout layout_;
   std::string forward_site_;
+  std::string backward_site_;
 };
 
 TORCH_MODULE(VocabParallelEmbedding);

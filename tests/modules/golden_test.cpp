@@ -25,7 +25,9 @@ double distance(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs()
 
 std::vector<std::string> golden_models() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(OPTP_GOLDEN)) names.push_back(entry.path().filename());
+  for (const auto& entry : fs::directory_iterator(OPTP_GOLDEN)) {
+    if (fs::exists(entry.path() / "config.json")) names.push_back(entry.path().filename());
+  }
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -72,7 +72,10 @@ TEST(OptConfig, ErrorsNameTheKeyAndTheValue) {
     return message_of([&] { OptConfig::from_json(text, "m/config.json"); });
   };
   const std::map<std::string, std::string> wrong = {
-      {"", "m/config.json is not valid JSON"},
+      {"", "m/config.json is not valid JSON at byte 1."},
+      {R"({"hidden_size": 768)", "m/config.json is not valid JSON at byte 20."},
+      {R"({"dropout": 1e999})", "not valid JSON: a number in it is too large."},
+      {std::string(1'000'000, '['), "not valid JSON at byte 1000001."},
       {"[1]", "holds no JSON object"},
       {R"({"model_type": "gpt2"})", "model_type is \"gpt2\""},
       {R"({"hidden_size": "768"})", "hidden_size is \"768\", but must be an integer"},
@@ -82,10 +85,14 @@ TEST(OptConfig, ErrorsNameTheKeyAndTheValue) {
       {R"({"hidden_size": -8})", "hidden_size is -8"},
       {R"({"hidden_size": 770})", "hidden_size 770 is not a multiple of num_attention_heads 12"},
       {R"({"num_hidden_layers": 0})", "num_hidden_layers is 0"},
+      {R"({"num_hidden_layers": 10001})", "num_hidden_layers is 10001, which is not credible"},
+      {R"({"hidden_size": 1073741824, "num_attention_heads": 1})", "more than 2^60 parameters"},
       {R"({"dropout": 1.5})", "dropout is 1.5"},
       {R"({"dropout": true})", "dropout is true, but must be a number"},
       {R"({"enable_bias": 1})", "enable_bias is 1, but must be true or false"},
       {R"({"activation_function": "silu"})", "activation_function is \"silu\""},
+      {R"({"model_type": "o\npt"})", "model_type is \"o\\npt\", which is no name"},
+      {R"({"hidden_size": ")" + std::string(9999, 'x') + "\"}", "x..., but must be an integer"},
       {R"({"pad_token_id": 50272})", "pad_token_id 50272 is outside the vocabulary"},
   };
   for (const auto& [text, expected] : wrong) {

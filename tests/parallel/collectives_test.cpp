@@ -112,6 +112,36 @@ TEST_P(Collectives, ReduceScatterAddsAndKeepsTheRangeOfTheRank) {
   });
 }
 
+TEST_P(Collectives, ReduceScatterAddsInEveryTypeAndOwnsItsMemory) {
+  run_ranks(tp, [&](const Mesh& mesh) {
+    const ShardLayout layout(2 * tp + 1, tp);
+    const Range range = layout.range(mesh.tensor().rank());
+    for (const at::ScalarType type : kTypes) {
+      const at::Tensor base = integers({2 * tp + 1, 3}, 0, type);
+      const at::Tensor part = mesh.tensor().reduce_scatter(base * (mesh.tensor().rank() + 1), 0, layout, "scatter");
+      EXPECT_TRUE(same(part, (base * triangle).narrow(0, range.start, range.size)));
+      if (tp > 1) {
+        EXPECT_EQ(part.storage().nbytes(), part.nbytes());
+      }
+    }
+  });
+}
+
+// 1 and then 2^-8, half a unit in its last place, from every other rank: alone each is rounded away in bfloat16, two or
+// three together are not.
+TEST_P(Collectives, SumsOfBFloat16AreTakenInFloat32) {
+  run_ranks(tp, [&](const Mesh& mesh) {
+    const double own = mesh.tensor().rank() == 0 ? 1 : 0x1p-8;
+    const double sum = 1 + static_cast<double>(tp - 1) * 0x1p-8;
+    const at::Tensor addend = at::full({2 * tp}, own, at::kBFloat16);
+    at::Tensor all = addend.clone();
+    mesh.tensor().all_reduce_(all, "sum");
+    EXPECT_TRUE(same(all, at::full({2 * tp}, sum, at::kBFloat16)));
+    const at::Tensor part = mesh.tensor().reduce_scatter(addend, 0, {2 * tp, tp}, "scatter");
+    EXPECT_TRUE(same(part, at::full({2}, sum, at::kBFloat16)));
+  });
+}
+
 TEST_P(Collectives, BroadcastComesFromEachRoot) {
   run_ranks(tp, [&](const Mesh& mesh) {
     for (int64_t root = 0; root < tp; ++root) {

@@ -2,6 +2,7 @@
 #include "parallel/dropout.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,12 +10,14 @@
 #include <limits>
 #include <string>
 
+#include "tests/support/allocations.h"
 #include "tests/support/errors.h"
 #include "tests/support/tensors.h"
 
 namespace optp {
 namespace {
 
+using testing::allocations_of;
 using testing::close;
 using ::testing::HasSubstr;
 using testing::integers;
@@ -67,6 +70,38 @@ TEST(KeyedDropout, HeadsHaveTheSameMaskOnAnyRank) {
       EXPECT_TRUE(same(part, whole.narrow(0, 1, 2).narrow(1, start, size)));
     }
   }
+}
+
+// Sequence parallelism: the tokens of all sequences in a row, cut anywhere.
+TEST(KeyedDropout, ATokenHasTheSameMaskInAnySlice) {
+  const at::Tensor input = integers({3, 5, 7}).mul(3).add(1);
+  const at::Tensor whole = keyed_dropout(input, 0.4, kDropoutKey, 20).flatten(0, 1);
+  for (int64_t start = 0; start < 15; ++start) {
+    for (int64_t size = 1; start + size <= 15; ++size) {
+      const at::Tensor slice = input.flatten(0, 1).narrow(0, start, size).clone().requires_grad_();
+      const at::Tensor part = keyed_token_dropout(slice, 0.4, kDropoutKey, {20, 5, start});
+      EXPECT_TRUE(same(part.detach(), whole.narrow(0, start, size)));
+      part.sum().backward();
+      EXPECT_TRUE(same(slice.grad().eq(0), part.eq(0)));
+    }
+  }
+}
+
+TEST(KeyedDropout, NothingIsKeptForBackward) {
+  const at::Tensor input = at::ones({4, 1000}).requires_grad_();
+  at::Tensor output;
+  const auto memory = allocations_of([&] { output = keyed_dropout(input, 0.1, kDropoutKey, 0); });
+  EXPECT_EQ(memory.peak, 4 * 1000 * 4);  // the output
+}
+
+TEST(KeyedDropout, ManyThreadsDrawTheSameMask) {
+  const at::Tensor input = at::ones({7, 9973});
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const at::Tensor alone = keyed_dropout(input, 0.3, kDropoutKey, 0);
+  at::set_num_threads(3);
+  EXPECT_TRUE(same(keyed_dropout(input, 0.3, kDropoutKey, 0), alone));
+  at::set_num_threads(threads);
 }
 
 TEST(KeyedDropout, SequencesHeadsAndKeysHaveMasksOfTheirOwn) {

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "parallel/philox.h"
+
 namespace optp {
 namespace {
 
@@ -120,12 +122,23 @@ TEST(RandomBits, NumberIIsLaneIMod4OfBlockIDiv4) {
   }
 }
 
+TEST(RandomBits, VectorUnitsGiveTheNumbersOfAnyProcessor) {
+  for (const uint64_t key : {uint64_t{0}, uint64_t{0x0123456789abcdef}, ~uint64_t{0}}) {
+    for (const uint64_t block : {uint64_t{0}, uint64_t{7}, (uint64_t{1} << 32) - 5, ~uint64_t{0} - 3}) {
+      PhiloxNumbers fast, portable;
+      optp::philox(key, block, fast);
+      philox_portable(key, block, portable);
+      EXPECT_EQ(fast, portable) << key << ", " << block;
+    }
+  }
+}
+
 TEST(RandomStreams, AnyPartEqualsThatPartOfTheWhole) {
   const RandomKey key = RandomKey(3).with("part");
-  const auto whole_bits = bits(key, 0, 40);
-  const auto whole_normals = normals(key, 0, 40);
-  for (int64_t first = 0; first < 20; ++first) {
-    for (int64_t count = 0; count <= 20; ++count) {
+  const auto whole_bits = bits(key, 0, 210);
+  const auto whole_normals = normals(key, 0, 210);
+  for (int64_t first = 0; first < 70; ++first) {
+    for (int64_t count = 0; count <= 140; ++count) {
       ASSERT_EQ(bits(key, first, count), slice_of(whole_bits, first, count)) << first << ", " << count;
       ASSERT_EQ(normals(key, first, count), slice_of(whole_normals, first, count)) << first << ", " << count;
     }
