@@ -17,8 +17,8 @@ namespace optp::cli {
 
 void add_common_options(CLI::App& command, CommonOptions& options, const std::vector<std::string>& dtypes) {
   auto* model = command.add_option("--model", options.model,
-                                   "A preset (opt-tiny, opt-125m, ..., opt-175b) or a folder in "
-                                   "Hugging Face's layout");
+                                   "A preset (opt-tiny, opt-125m, ..., opt-175b), a folder in Hugging Face's layout or "
+                                   "a training checkpoint");
   if (options.model.empty()) {
     model->required();
   } else {
@@ -33,17 +33,7 @@ void add_common_options(CLI::App& command, CommonOptions& options, const std::ve
   command.add_option("--seed", options.seed, "Seed of everything random")->capture_default_str();
   command.add_option("--json", options.json, "Write the result as JSON to this file");
 
-  const char* preset = "Change a preset";
-  command.add_option("--vocab-size", options.vocab_size, "Words")->check(CLI::PositiveNumber)->group(preset);
-  command.add_option("--hidden-size", options.hidden_size, "Width")->check(CLI::PositiveNumber)->group(preset);
-  command.add_option("--num-layers", options.num_layers, "Decoder layers")->check(CLI::PositiveNumber)->group(preset);
-  command.add_option("--num-heads", options.num_heads, "Attention heads")->check(CLI::PositiveNumber)->group(preset);
-  command.add_option("--ffn-dim", options.ffn_dim, "Width inside the feed-forward (4 x hidden)")
-      ->check(CLI::PositiveNumber)
-      ->group(preset);
-  command.add_option("--max-positions", options.max_positions, "Longest sequence")
-      ->check(CLI::PositiveNumber)
-      ->group(preset);
+  add_preset_options(command, options);
 
   const char* processes = "Processes";
   command.add_option("--comm", options.comm, "Collectives")
@@ -56,6 +46,25 @@ void add_common_options(CLI::App& command, CommonOptions& options, const std::ve
       ->group(processes);
   command.add_option("--interface", options.interface, "Network interface between hosts (one host uses loopback)")
       ->group(processes);
+  add_log_options(command, options);
+}
+
+void add_preset_options(CLI::App& command, CommonOptions& options) {
+  const char* preset = "Change a preset";
+  command.add_option("--vocab-size", options.vocab_size, "Words")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--hidden-size", options.hidden_size, "Width")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--num-layers", options.num_layers, "Decoder layers")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--num-heads", options.num_heads, "Attention heads")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--ffn-dim", options.ffn_dim, "Width inside the feed-forward (4 x hidden)")
+      ->check(CLI::PositiveNumber)
+      ->group(preset);
+  command.add_option("--max-positions", options.max_positions, "Longest sequence")
+      ->check(CLI::PositiveNumber)
+      ->group(preset);
+}
+
+void add_log_options(CLI::App& command, CommonOptions& options) {
+  const char* processes = "Processes";
   command.add_option("--log-level", options.log_level, "Least level said on standard error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str()
@@ -76,8 +85,8 @@ ModelSource model_of(const CommonOptions& options) {
   ModelSource source = find_model(options.model);
   const bool changed = options.vocab_size || options.hidden_size || options.num_layers || options.num_heads ||
                        options.ffn_dim || options.max_positions;
-  TORCH_CHECK_VALUE(!changed || !source.directory, "--model ", options.model,
-                    " is a folder, whose sizes are fixed; leave out --vocab-size, --hidden-size, --num-layers, "
+  TORCH_CHECK_VALUE(!changed || !source.path, "--model ", options.model,
+                    " is a stored model, whose sizes are fixed; leave out --vocab-size, --hidden-size, --num-layers, "
                     "--num-heads, --ffn-dim and --max-positions, or name a preset.");
   OptConfig& config = source.config;
   if (options.vocab_size) config.vocab_size(*options.vocab_size);
@@ -101,7 +110,10 @@ ModelSource model_of(const CommonOptions& options) {
 }
 
 at::ScalarType dtype_of(const std::string& name) {
-  return name == "float64" ? at::kDouble : name == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  return name == "float64"    ? at::kDouble
+         : name == "bfloat16" ? at::kBFloat16
+         : name == "float16"  ? at::kHalf
+                              : at::kFloat;
 }
 
 LogLevel log_level_of(const std::string& name, bool quiet) {

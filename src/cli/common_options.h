@@ -37,6 +37,11 @@ struct CommonOptions {
 /// Adds them to `command`. `dtypes`: what --dtype may be. Defaults are those that `options` holds.
 void add_common_options(CLI::App& command, CommonOptions& options, const std::vector<std::string>& dtypes);
 
+/// Its parts, for commands that take no model by that name: --vocab-size, --hidden-size and so on; --log-level, --quiet
+/// and --config.
+void add_preset_options(CLI::App& command, CommonOptions& options);
+void add_log_options(CLI::App& command, CommonOptions& options);
+
 /// Adds --dp, for commands whose work several copies of the model can share.
 void add_dp_option(CLI::App& command, CommonOptions& options);
 

@@ -79,7 +79,7 @@ int run_forward(const ForwardArguments& arguments, const std::vector<std::string
   const auto begin = std::chrono::steady_clock::now();
   const at::InferenceMode inference;
   OptForCausalLM model(source.config, participation.mesh, dtype_of(arguments.common.dtype));
-  source.load_weights(named_shards(*model), arguments.common.seed);
+  source.load_weights(named_shards(*model), arguments.common.seed, participation.mesh);
   const std::chrono::duration<double> loading = std::chrono::steady_clock::now() - begin;
   const OptOutput output =
       model->forward(input.input_ids, {.attention_mask = input.attention_mask, .labels = input.labels});

@@ -68,7 +68,15 @@ VerifyOptions options_of(const VerifyArguments& arguments) {
   return options;
 }
 
-int run_verify(const VerifyArguments& arguments, const std::vector<std::string>& program) {
+// A fault in what the options leave out turns that on.
+void make_room_for_fault(VerifyArguments& arguments) {
+  VerifyOptions& options = arguments.options;
+  if (needs_copies(options.fault) && arguments.common.dp == 1) arguments.common.dp = 2;
+  if (needs_sequence_parallel(options.fault)) options.sequence_parallel = true;
+  if (loses_micro_batch(options.fault) && options.micro_batch_size == 0) options.micro_batch_size = 1;
+}
+
+int run_verify(VerifyArguments& arguments, const std::vector<std::string>& program) {
   if (arguments.list_checks || arguments.list_faults) {
     if (arguments.list_checks) {
       for (const std::string& name : check_names()) std::cout << name << "\n";
@@ -78,6 +86,7 @@ int run_verify(const VerifyArguments& arguments, const std::vector<std::string>&
     }
     return 0;
   }
+  make_room_for_fault(arguments);
   const VerifyOptions options = options_of(arguments);
   const Participation participation = join(arguments.common, program);
   if (participation.exit_status) return *participation.exit_status;
@@ -101,6 +110,7 @@ void add_verify(CLI::App& app, Runner& runner) {
   auto arguments = std::make_shared<VerifyArguments>();
   CLI::App* command = app.add_subcommand("verify", "Check the sharded model against a single-process reference");
   add_common_options(*command, arguments->common, {"float32", "float64"});
+  add_dp_option(*command, arguments->common);
   VerifyOptions& options = arguments->options;
   command->add_option("--checks", arguments->checks, "all, or a list: forward,backward,...")->capture_default_str();
   command->add_flag("--list-checks", arguments->list_checks, "Print the checks, one a line");
@@ -108,15 +118,24 @@ void add_verify(CLI::App& app, Runner& runner) {
   command->add_option("--html", arguments->html, "The report as a page");
   command->add_option("--junit", arguments->junit, "The report as JUnit XML");
   command->add_option("--text", arguments->text, "Use this text, bytes as tokens, in place of random ids");
-  command->add_option("--batch-size", options.batch_size, "Sequences")
+  command->add_option("--batch-size", options.batch_size, "Sequences, over all copies")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--seq-len", options.seq_len, "Tokens of a sequence")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--epochs", options.epochs, "Epochs of the check stability")
-      ->check(CLI::Range(2, 1000))
-      ->capture_default_str();
+  command->add_option("--epochs", options.epochs, "Epochs of the check stability (default: 3, or more until it falls)")
+      ->check(CLI::Range(2, 1000));
+
+  const char* training = "As trained";
+  command
+      ->add_option("--micro-batch-size", options.micro_batch_size,
+                   "Sequences that a copy takes at once (default: its whole part of the batch)")
+      ->check(CLI::PositiveNumber)
+      ->group(training);
+  command->add_flag("--sequence-parallel", options.sequence_parallel, "As in optp train")->group(training);
+  command->add_flag("--activation-checkpointing", options.activation_checkpointing, "As in optp train")
+      ->group(training);
 
   const char* limits = "Limits";
   command->add_option("--forward-tolerance", options.forward_tolerance, "Logits")
@@ -149,6 +168,7 @@ void add_verify(CLI::App& app, Runner& runner) {
       "  optp verify --num-layers 2 --hidden-size 128  the same in seconds\n"
       "  optp verify --model my-opt --tp 4 --text book.txt --html report.html\n"
       "  optp verify --dtype float64 --checks forward,backward   the same comparison free of rounding\n"
+      "  optp verify --tp 2 --dp 2 --batch-size 8 --micro-batch-size 2 --sequence-parallel   as a run would train\n"
       "  optp verify --checks forward --inject bias-on-every-rank --log-level debug");
   command->callback([arguments, &runner] {
     runner = [arguments](const std::vector<std::string>& program) { return run_verify(*arguments, program); };

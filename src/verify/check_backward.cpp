@@ -1,12 +1,30 @@
 // Check "backward": one training step on both models.
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <set>
 #include <string>
 
 #include "src/verify/checks.h"
 
 namespace optp {
+namespace {
+
+// The norm that clipping would go by, of the last step, against the reference's.
+Measurement measure_norm(Session& session) {
+  double expected = 0;
+  session.with_reference([&](OptReferenceImpl& reference) {
+    for (const at::Tensor& parameter : reference.parameters()) {
+      expected += std::pow(parameter.grad().norm().item<double>(), 2);
+    }
+  });
+  expected = std::sqrt(session.from_reference(expected));
+  const double difference = std::abs(session.gradient_norm() - expected) / expected;
+  return measure("norm of all gradients, relative", difference, 1e-3,
+                 "sharded " + full_number(session.gradient_norm()) + ", reference " + full_number(expected));
+}
+
+}  // namespace
 
 Measurements check_backward(Session& session) {
   session.reset_weights();
@@ -14,6 +32,7 @@ Measurements check_backward(Session& session) {
   const double loss = session.model_loss(batch);
   const double expected = session.reference_loss(batch);
   Measurements rows{measure_loss("loss", loss, expected, session.options().loss_tolerance)};
+  rows.push_back(measure_norm(session));
   for (Measurement& row : measure_gradients(session, batch)) rows.push_back(std::move(row));
 
   // An SGD step on both, written out: weight - lr * gradient.

@@ -14,7 +14,7 @@ double count_changed_parameters(Session& session) {
   double changed = 0;
   for (const NamedShard& entry : session.shards()) {
     const at::Tensor assembled =
-        gather_whole(entry.tensor, entry.shard, session.world(), "verify gather " + entry.name);
+        gather_whole(entry.tensor, entry.shard, session.mesh().tensor(), "verify gather " + entry.name);
     const at::Tensor expected =
         session.from_reference(session.has_reference() ? whole[entry.name] : at::Tensor(), entry.shard.shape);
     if (!assembled.equal(expected)) ++changed;
@@ -25,7 +25,8 @@ double count_changed_parameters(Session& session) {
 Measurement measure_next_tokens(Session& session, int64_t length) {
   at::NoGradGuard no_grad;
   const Batch batch = session.batch(length, session.options().batch_size, length);
-  const at::Tensor last = session.model()->forward(batch.input_ids).logits.select(1, -1);  // [B, V]
+  const at::Tensor last =
+      session.model()->forward(batch.input_ids, session.forward_options({})).logits.select(1, -1);  // [B, V]
   at::Tensor expected;
   session.with_reference(
       [&](OptReferenceImpl& reference) { expected = reference.forward(batch.input_ids).logits.select(1, -1); });
@@ -57,7 +58,7 @@ Measurements check_end_to_end(Session& session) {
   for (const int64_t length : {5, 10, 15}) {
     if (length <= session.config().max_position_embeddings()) rows.push_back(measure_next_tokens(session, length));
   }
-  const TrainingCurve curve = train_both(session, /*epochs=*/2, /*batches=*/2);
+  const TrainingCurve curve = train_both(session, {.batches = 2, .epochs = 2, .most_epochs = 2});
   for (size_t epoch = 0; epoch < curve.model.size(); ++epoch) {
     rows.push_back(measure_loss("training, mean loss of epoch " + std::to_string(epoch + 1), curve.model[epoch],
                                 curve.reference[epoch], session.options().loss_tolerance));

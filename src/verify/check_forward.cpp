@@ -41,11 +41,10 @@ std::vector<ForwardCase> forward_cases(const Session& session) {
 // Logs how far every layer's output is from the reference's and names the first that is beyond `tolerance`.
 void trace_layers(Session& session, const Batch& batch, double tolerance) {
   at::NoGradGuard no_grad;
-  const auto actual =
-      session.model()
-          ->forward(batch.input_ids,
-                    {.attention_mask = batch.attention_mask, .gather_logits = false, .output_hidden_states = true})
-          .hidden_states;
+  OptForwardOptions options = session.forward_options(batch.attention_mask);
+  options.gather_logits = false;
+  options.output_hidden_states = true;
+  const auto actual = session.model()->forward(batch.input_ids, options).hidden_states;
   std::vector<at::Tensor> expected(actual.size());
   session.with_reference([&](OptReferenceImpl& reference) {
     expected = reference.forward(batch.input_ids, batch.attention_mask).hidden_states;
@@ -74,12 +73,12 @@ Measurements check_forward(Session& session) {
   at::NoGradGuard no_grad;
   session.reset_weights();
   const double tolerance = session.options().forward_tolerance;
-  const bool own_weights = session.options().source.directory.has_value();
+  const bool own_weights = session.options().source.path.has_value();
   Measurements rows;
   bool traced = !session.options().trace_layers;
   for (const auto& [what, batch] : forward_cases(session)) {
     const at::Tensor actual =
-        session.model()->forward(batch.input_ids, {.attention_mask = batch.attention_mask}).logits;
+        session.model()->forward(batch.input_ids, session.forward_options(batch.attention_mask)).logits;
     at::Tensor expected;
     session.with_reference([&](OptReferenceImpl& reference) {
       expected = reference.forward(batch.input_ids, batch.attention_mask).logits;

@@ -47,7 +47,10 @@ Measurement measure_calculus(Session& session) {
   initialize(shards, config, session.options().seed);
   const int64_t tokens = 6;
   at::Tensor ids = at::arange(2 * tokens, at::kLong).mul_(7).add_(3).remainder_(config.vocab_size()).view({2, tokens});
-  const auto loss = [&] { return model->forward(ids, {.labels = ids, .gather_logits = false}).loss; };
+  OptForwardOptions options = session.forward_options({});
+  options.labels = ids;
+  options.output_logits = false;
+  const auto loss = [&] { return model->forward(ids, options).loss; };
   loss().backward();
 
   at::NoGradGuard no_grad;

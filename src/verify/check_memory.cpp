@@ -53,10 +53,12 @@ Measurements check_memory(Session& session) {
   const double largest = *std::max_element(shards.begin(), shards.end());
 
   // Every element of the whole has an owner: sharded parts add up, replicated ones count once.
-  const double covered = sum - (static_cast<double>(shards.size()) - 1) * replicated;
+  const auto degree = static_cast<double>(session.mesh().tensor().size());
+  const double copy = sum / static_cast<double>(session.mesh().data().size());  // what one copy of the model holds
+  const double covered = copy - (degree - 1) * replicated;
   Measurements rows{measure("parameters of the whole that no rank or several own", std::abs(covered - whole), 0,
                             full_number(whole) + " in the whole model; by rank: " + listed(shards))};
-  rows.push_back(measure("overhead of the sum over the whole", sum / whole - 1, session.options().max_memory_overhead,
+  rows.push_back(measure("overhead of the sum over the whole", copy / whole - 1, session.options().max_memory_overhead,
                          full_number(replicated) + " parameters are held by every rank"));
   rows.push_back(measure("largest shard over the mean", largest / (sum / static_cast<double>(shards.size())), 1.5));
 

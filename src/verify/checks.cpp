@@ -82,14 +82,16 @@ Measurement measure_loss(std::string what, double actual, double expected, doubl
 int64_t count_unequal_replicas(Session& session, bool gradients) {
   std::vector<double> unequal;
   for (const NamedShard& entry : session.shards()) {
-    if (!entry.shard.replicated()) continue;
+    // A shard has replicas only in the other copies of the model.
+    const ProcessGroup& group = entry.shard.replicated() ? session.world() : session.mesh().data();
+    if (group.size() == 1) continue;
     const at::Tensor mine = gradients ? entry.tensor.grad() : entry.tensor.detach();
     if (!mine.defined()) {  // every rank sees the same: the graph is the same everywhere
       unequal.push_back(1);
       continue;
     }
     at::Tensor first = mine.clone();
-    session.world().broadcast_(first, 0, "verify replicas");
+    group.broadcast_(first, 0, "verify replicas");
     unequal.push_back(first.equal(mine) ? 0 : 1);
   }
   unequal = max_over_ranks(unequal, session.world());

@@ -15,6 +15,10 @@ constexpr const char* kScaledGradient = "scaled-gradient";
 constexpr const char* kDriftingReplica = "drifting-replica";
 constexpr const char* kShiftedVocabulary = "shifted-vocabulary";
 constexpr const char* kWholeParameter = "whole-parameter-kept";
+constexpr const char* kNotReduced = "gradient-not-reduced";
+constexpr const char* kNormNotSummed = "layer-norm-not-summed";
+constexpr const char* kLostMicroBatch = "lost-micro-batch";
+constexpr const char* kCountedTwice = "replica-counted-twice";
 
 OptDecoderLayerImpl& decoder_layer(OptForCausalLM& model, int64_t layer) {
   return *model->decoder->layers->ptr<OptDecoderLayerImpl>(layer);
@@ -28,6 +32,9 @@ CollectiveHook collective_fault(const std::string& fault, const std::string& pat
   }
   if (fault == kDroppedBackward) {
     return [site = path + ".fc1 backward"](const Collective& call) { return call.site != site; };
+  }
+  if (fault == kNormNotSummed) {
+    return [site = path + " parameters"](const Collective& call) { return call.site != site; };
   }
   if (fault == kBiasEverywhere) {
     return [site = path + ".fc2 forward", bias = layer.fc2->bias, rank](const Collective& call) {
@@ -53,22 +60,57 @@ const std::vector<Fault>& faults() {
       {kDriftingReplica, "the last rank's copy of the position table gets a gradient of its own"},
       {kShiftedVocabulary, "the last rank's range of the vocabulary is shifted by one word"},
       {kWholeParameter, "every rank keeps the memory of the whole fc1 weight"},
+      {kNotReduced, "the copies of the model do not add up their gradients"},
+      {kNormNotSummed, "under sequence parallelism each rank keeps the layer norms' gradient of its own tokens"},
+      {kLostMicroBatch, "the gradients of all micro-batches but the last are left out"},
+      {kCountedTwice, "the norm of the gradient counts replicated parameters once for each rank"},
   };
   return all;
 }
 
-void install_fault(const std::string& fault, int64_t layer, OptForCausalLM& model) {
+bool needs_copies(const std::string& fault) { return fault == kNotReduced; }
+bool needs_sequence_parallel(const std::string& fault) { return fault == kNormNotSummed; }
+bool loses_micro_batch(const std::string& fault) { return fault == kLostMicroBatch; }
+
+void install_fault(const std::string& fault, int64_t layer, bool sequence_parallel, OptForCausalLM& model) {
   const auto& all = faults();
   TORCH_CHECK_VALUE(std::any_of(all.begin(), all.end(), [&](const Fault& known) { return known.name == fault; }), "\"",
                     fault, "\" is no fault; `optp verify --list-faults` prints them.");
   TORCH_CHECK_VALUE(layer >= 0 && layer < model->config().num_hidden_layers(), "the model has no layer ", layer,
                     "; use 0 to ", model->config().num_hidden_layers() - 1, ".");
   const ProcessGroup& group = model->mesh().tensor();
-  TORCH_CHECK_VALUE(group.size() > 1, "a fault between ranks needs two of them; use --tp 2 or more.");
+  const bool between_copies = needs_copies(fault);
+  TORCH_CHECK_VALUE(between_copies || loses_micro_batch(fault) || group.size() > 1,
+                    "a fault between ranks needs two of them; use --tp 2 or more.");
+  TORCH_CHECK_VALUE(!between_copies || model->mesh().data().size() > 1,
+                    "a fault between copies of the model needs two of them; use --dp 2 or more.");
   OptDecoderLayerImpl& target = decoder_layer(model, layer);
   TORCH_CHECK_VALUE(fault != kBiasEverywhere || target.fc2->bias.defined(),
                     "the model has no biases, so none can be added on every rank; choose another fault.");
 
+  TORCH_CHECK_VALUE(fault != kNormNotSummed || (sequence_parallel && model->config().layer_norm_elementwise_affine()),
+                    "the gradients of layer norms are summed only with --sequence-parallel, in a model whose layer "
+                    "norms have weights; choose another fault.");
+
+  if (between_copies) {
+    ProcessGroup copies = model->mesh().data();
+    copies.set_hook([](const Collective& call) { return call.site != "gradients"; });
+    return;
+  }
+  if (fault == kCountedTwice) {
+    ProcessGroup world = model->mesh().world();
+    // The first tensor-parallel rank counts what all hold; here the others of the first copy do so too.
+    const bool wrongly = group.rank() != 0 && model->mesh().data().rank() == 0;
+    world.set_hook([shards = named_shards(*model), wrongly](const Collective& call) {
+      if (call.site != "gradient norm" || !wrongly) return true;
+      for (const NamedShard& entry : shards) {
+        const at::Tensor& gradient = entry.tensor.grad();
+        if (entry.shard.replicated() && gradient.defined()) call.buffer[0].add_(gradient.square().sum());
+      }
+      return true;
+    });
+    return;
+  }
   ProcessGroup shared = group;  // a copy that shares the connection and its hook
   shared.set_hook(collective_fault(fault, "model.decoder.layers." + std::to_string(layer), target, group.rank()));
   const bool last = group.rank() == group.size() - 1;

@@ -40,13 +40,22 @@ void draw_telling_weights(const std::vector<NamedShard>& parameters, const Verif
   }
 }
 
-void load_starting_weights(const std::vector<NamedShard>& parameters, const VerifyOptions& options) {
-  if (options.source.directory) {
+// Puts the parameters at their starting weights, without gradients. The first time these are loaded; a copy in `kept`
+// serves from then on.
+void start(const std::vector<NamedShard>& parameters, const VerifyOptions& options, std::vector<at::Tensor>& kept) {
+  at::NoGradGuard no_grad;
+  for (const NamedShard& entry : parameters) entry.tensor.mutable_grad().reset();
+  if (!kept.empty()) {
+    for (size_t i = 0; i < parameters.size(); ++i) parameters[i].tensor.copy_(kept[i]);
+    return;
+  }
+  if (options.source.path) {
     options.source.load_weights(parameters, options.seed);
   } else {
     draw_telling_weights(parameters, options);
   }
-  for (const NamedShard& entry : parameters) entry.tensor.mutable_grad().reset();
+  if (options.checks.size() == 1 && options.checks[0] != "optimizers") return;  // started once only
+  for (const NamedShard& entry : parameters) kept.push_back(entry.tensor.clone());
 }
 
 }  // namespace
@@ -57,8 +66,10 @@ Session::Session(const VerifyOptions& options, const Mesh& mesh) : options_(opti
   if (world().rank() == 0) {
     reference_ = OptReference(config());
     reference_->to(options.type);
+    whole_ = named_shards(*reference_);
   }
-  if (!options.fault.empty()) install_fault(options.fault, options.fault_layer, model_);
+  if (!options.fault.empty()) install_fault(options.fault, options.fault_layer, options.sequence_parallel, model_);
+  gradients_ = std::make_unique<Gradients>(shards_, mesh_);
 }
 
 void Session::with_reference(const std::function<void(OptReferenceImpl&)>& body) {
@@ -84,17 +95,28 @@ double Session::from_reference(double value) {
 }
 
 void Session::reset_weights() {
-  load_starting_weights(shards_, options_);
-  if (has_reference()) load_starting_weights(named_shards(*reference_), options_);
+  start(shards_, options_, starting_shards_);
+  if (has_reference()) start(whole_, options_, starting_whole_);
   if (!options_.fault.empty()) damage_weights(options_.fault, options_.fault_layer, model_);
 }
 
 Batch Session::batch(int64_t index, int64_t sequences, int64_t tokens) const {
+  return batch(index, sequences, tokens, config().vocab_size());
+}
+
+Batch Session::training_batch(int64_t index) const {
+  const int64_t words = std::clamp<int64_t>(config().vocab_size() / 16, 2, 8);
+  return batch(index, options_.batch_size, options_.seq_len, words);
+}
+
+Batch Session::batch(int64_t index, int64_t sequences, int64_t tokens, int64_t words) const {
   Batch batch;
   const int64_t size = sequences * tokens;
   if (options_.text.empty()) {
     auto generator = at::make_generator<at::CPUGeneratorImpl>(options_.seed * 1000003 + static_cast<uint64_t>(index));
-    batch.input_ids = at::randint(config().vocab_size(), {sequences, tokens}, generator, at::kLong);
+    batch.input_ids = at::randint(words, {sequences, tokens}, generator, at::kLong);
+    // Fewer words than the vocabulary has lie apart from each other, so that every rank owns some.
+    batch.input_ids.mul_(config().vocab_size() / words);
   } else {
     batch.input_ids = at::empty({sequences, tokens}, at::kLong);
     const auto length = static_cast<int64_t>(options_.text.size());
@@ -106,12 +128,36 @@ Batch Session::batch(int64_t index, int64_t sequences, int64_t tokens) const {
   return batch;
 }
 
+OptForwardOptions Session::forward_options(const at::Tensor& attention_mask) const {
+  OptForwardOptions options;
+  options.attention_mask = attention_mask;
+  options.sequence_parallel = options_.sequence_parallel;
+  options.activation_checkpointing = options_.activation_checkpointing;
+  return options;
+}
+
 double Session::model_loss(const Batch& batch) {
-  for (const NamedShard& entry : shards_) entry.tensor.mutable_grad().reset();
-  const OptOutput output = model_->forward(
-      batch.input_ids, {.attention_mask = batch.attention_mask, .labels = batch.labels, .gather_logits = false});
-  output.loss.backward();
-  return output.loss.item<double>();
+  const ProcessGroup& copies = mesh_.data();
+  const Range part = ShardLayout(batch.input_ids.size(0), copies.size()).range(copies.rank());
+  const int64_t rows = options_.micro_batch_size > 0 ? std::min(options_.micro_batch_size, part.size) : part.size;
+  // Token t predicts token t + 1, and the last one nothing.
+  const at::Tensor targets = at::constant_pad_nd(batch.labels.slice(1, 1), {0, 1}, -100);
+  const auto counted = targets.ne(-100).sum().item<double>();
+  double loss = 0;
+  gradients_->start_step();
+  for (int64_t first = part.start; first < part.end(); first += rows) {
+    const int64_t count = std::min(rows, part.end() - first);
+    const bool last = first + count == part.end();
+    if (last) gradients_->reduce_in_next_backward();
+    OptForwardOptions options = forward_options(batch.attention_mask.narrow(0, first, count));
+    options.targets = targets.narrow(0, first, count);
+    const at::Tensor share = model_->forward(batch.input_ids.narrow(0, first, count), options).loss_sum / counted;
+    loss += share.item<double>();
+    if (!loses_micro_batch(options_.fault) || last) share.backward();
+  }
+  const GradientTotals totals = gradients_->finish({mesh_.tensor().rank() == 0 ? loss : 0.0});
+  gradient_norm_ = totals.norm;
+  return totals.sums[0];
 }
 
 double Session::reference_loss(const Batch& batch) {

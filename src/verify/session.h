@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "modules/opt_for_causal_lm.h"
 #include "modules/opt_reference.h"
+#include "parallel/gradients.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter_shard.h"
 #include "src/checkpoint/model_source.h"
@@ -23,7 +25,11 @@ struct VerifyOptions {
   uint64_t seed = 0;
   int64_t batch_size = 2;
   int64_t seq_len = 64;
-  int64_t epochs = 3;
+  /// How the sharded model is trained. Copies (the mesh's dp) share a batch as `optp train` deals it out.
+  int64_t micro_batch_size = 0;  ///< sequences that a copy takes at once; 0: its whole part
+  bool sequence_parallel = false;
+  bool activation_checkpointing = false;
+  int64_t epochs = 0;  ///< of the check stability; 0: as many as the reference needs to fall
   double forward_tolerance = 1e-5;
   double loss_tolerance = 1e-3;
   double max_memory_overhead = 0.5;
@@ -40,7 +46,9 @@ struct Batch {
   at::Tensor labels;          ///< [B, T], -100 where masked
 };
 
-/// Every rank holds its shards of the model under test; rank 0 also holds the whole reference. The other ranks learn
+/// Every rank holds its shards of the model under test, which is run and trained as the options say: over several
+/// copies, in micro-batches, its gradients added up by the code that `optp train` uses. Rank 0 also holds the whole
+/// reference. The other ranks learn
 /// what the reference computed by broadcast and compare it with what they hold themselves, so a verdict rests on every
 /// rank's evidence. All member functions are collective unless they say otherwise.
 class Session {
@@ -58,6 +66,11 @@ class Session {
   /// Bytes that were allocated while the sharded model was built and are still alive on this rank; measured at build
   /// time.
   int64_t model_bytes() const { return model_bytes_; }
+  /// Where the gradients of the last model_loss() are, and their norm as the ranks agreed on it.
+  Gradients& gradients() { return *gradients_; }
+  double gradient_norm() const { return gradient_norm_; }
+  /// What a forward pass is asked for in the configuration that is verified.
+  OptForwardOptions forward_options(const at::Tensor& attention_mask) const;
 
   /// Whether this rank holds the reference. Not collective.
   bool has_reference() const { return !reference_.is_empty(); }
@@ -74,8 +87,12 @@ class Session {
   /// Batch `index` of the fixed data: the same on every rank. Not collective.
   Batch batch(int64_t index, int64_t sequences, int64_t tokens) const;
   Batch batch(int64_t index) const { return batch(index, options_.batch_size, options_.seq_len); }
+  /// Batch `index` of the data that models are trained on. Random ids are drawn from a few words of the vocabulary:
+  /// where every word is as likely as any other there is nothing to learn but each by heart. Not collective.
+  Batch training_batch(int64_t index) const;
 
-  /// Forward and backward of one batch; the loss. Gradients of the last call stand in the parameters.
+  /// Forward and backward of one batch; the loss. Gradients of the last call stand in the parameters. The model's
+  /// copies each take their part of the batch, micro-batch by micro-batch.
   double model_loss(const Batch& batch);
   double reference_loss(const Batch& batch);
 
@@ -84,6 +101,7 @@ class Session {
   std::vector<Difference> compare_gradients();
 
  private:
+  Batch batch(int64_t index, int64_t sequences, int64_t tokens, int64_t words) const;
   std::vector<Difference> compare(const std::function<at::Tensor(const at::Tensor&)>& part);
 
   VerifyOptions options_;
@@ -91,6 +109,11 @@ class Session {
   OptForCausalLM model_{nullptr};
   OptReference reference_{nullptr};
   std::vector<NamedShard> shards_;
+  std::vector<NamedShard> whole_;  // the reference's parameters
+  // The starting weights of both: drawing or reading them anew for each check would take longer than the checks.
+  std::vector<at::Tensor> starting_shards_, starting_whole_;
+  std::unique_ptr<Gradients> gradients_;
+  double gradient_norm_ = 0;
   int64_t model_bytes_ = 0;
 };
 

@@ -10,6 +10,7 @@
 
 #include "src/log.h"
 #include "src/verify/checks.h"
+#include "src/verify/faults.h"
 #include "src/verify/report_words.h"
 #include "src/version.h"
 
@@ -31,6 +32,15 @@ std::string local_time() {
   return text;
 }
 
+// "sequence parallelism, micro-batches of 2"; empty where all is plain.
+std::string training_words(const VerifyOptions& options) {
+  std::vector<std::string> words;
+  if (options.sequence_parallel) words.emplace_back("sequence parallelism");
+  if (options.activation_checkpointing) words.emplace_back("activation checkpointing");
+  if (options.micro_batch_size > 0) words.push_back(c10::str("micro-batches of ", options.micro_batch_size));
+  return joined(words);
+}
+
 std::vector<std::pair<std::string, std::string>> facts_of(const VerifyOptions& options, const Mesh& mesh) {
   utsname system{};
   uname(&system);
@@ -43,11 +53,13 @@ std::vector<std::pair<std::string, std::string>> facts_of(const VerifyOptions& o
       "Model", c10::str(options.source.name, ": ", config.num_hidden_layers(), " layers, hidden ", config.hidden_size(),
                         ", ", config.num_attention_heads(), " heads, ffn ", config.ffn_dim(), ", vocabulary ",
                         config.vocab_size(), ", ", config.num_parameters(), " parameters"));
-  facts.emplace_back("Weights", options.source.directory ? options.source.directory->string()
-                                                         : c10::str("fresh, seed ", options.seed,
-                                                                    ", drawn so that a mistake in any part shows"));
+  facts.emplace_back("Weights", options.source.path ? options.source.path->string()
+                                                    : c10::str("fresh, seed ", options.seed,
+                                                               ", drawn so that a mistake in any part shows"));
   facts.emplace_back("Mesh",
                      c10::str("tp ", mesh.tensor().size(), " x dp ", mesh.data().size(), ", Gloo, a process a rank"));
+  const std::string trained_as = training_words(options);
+  if (!trained_as.empty()) facts.emplace_back("Trained", trained_as);
   facts.emplace_back("Arithmetic", options.type == at::kDouble ? "float64" : "float32");
   facts.emplace_back(
       "Inputs", c10::str(options.batch_size, " x ", options.seq_len, " tokens, ",
@@ -65,6 +77,14 @@ VerifyReport run_verification(const VerifyOptions& options, const Mesh& mesh) {
     TORCH_CHECK_VALUE(id < options.source.config.vocab_size(), "the text has token ", id, ", beyond the vocabulary of ",
                       options.source.config.vocab_size(), "; use a larger --vocab-size.");
   }
+  TORCH_CHECK_VALUE(options.batch_size >= mesh.data().size(), "--batch-size ", options.batch_size,
+                    " gives not every one of ", mesh.data().size(), " copies a sequence; use at least ",
+                    mesh.data().size(), ".");
+  TORCH_CHECK_VALUE(
+      !loses_micro_batch(options.fault) ||
+          (options.micro_batch_size > 0 && options.micro_batch_size < options.batch_size / mesh.data().size()),
+      "a micro-batch can be lost only where a copy takes two or more; use a larger --batch-size or a "
+      "smaller --micro-batch-size.");
   const auto begin = std::chrono::steady_clock::now();
   VerifyReport report;
   report.facts = facts_of(options, mesh);

@@ -51,18 +51,33 @@ def forward_at_full_size(optp: Path, folder: Path) -> None:
 
 
 def verify_their_weights(optp: Path, folder: Path) -> None:
-    """`optp verify --model DIR` on weights that transformers drew, 350m's shape with fewer layers included."""
-    random_opt(folder / "post", num_hidden_layers=2, hidden_size=64, num_attention_heads=4, ffn_dim=256,
-               word_embed_proj_dim=32, do_layer_norm_before=False, vocab_size=999, max_position_embeddings=64)
-    random_opt(folder / "pre", num_hidden_layers=3, hidden_size=192, num_attention_heads=6, ffn_dim=768,
-               max_position_embeddings=128)
-    # Not "stability": the loss of a small model of random weights does not always fall by a tenth in its few steps.
-    checks = "forward,backward,gradients,optimizers,memory,end-to-end"
-    for name, tp in (("post", 3), ("pre", 2)):
+    """`optp verify --model DIR` on weights that transformers drew: layer norms before and after, projections, GELU, no
+    biases, an untied head, no final layer norm, many layers, large weights."""
+    small = dict(num_hidden_layers=2, hidden_size=64, num_attention_heads=4, ffn_dim=256, vocab_size=999,
+                 max_position_embeddings=64)
+    shapes = {
+        "pre": (2, dict(num_hidden_layers=3, hidden_size=192, num_attention_heads=6, ffn_dim=768,
+                        max_position_embeddings=128)),
+        "post": (3, dict(small, word_embed_proj_dim=32, do_layer_norm_before=False)),
+        "deep": (2, dict(small, word_embed_proj_dim=32, do_layer_norm_before=False, num_hidden_layers=8)),
+        "gelu without biases": (4, dict(small, activation_function="gelu", enable_bias=False)),
+        "untied": (2, dict(small, tie_word_embeddings=False)),
+        "no final layer norm": (2, dict(small, _remove_final_layer_norm=True)),
+        "large weights": (2, dict(small, init_std=0.1)),
+    }
+    for name, (tp, switches) in shapes.items():
+        random_opt(folder / name, **switches)
+        checks = "all" if name in ("pre", "post") else "forward,backward,stability,end-to-end"
         run(optp, "verify", "--model", folder / name, "--tp", tp, "--checks", checks, "--report", folder / "report.txt",
-            "--json", folder / "result.json", stdout=subprocess.DEVNULL)
+            "--json", folder / "result.json", "--quiet", stdout=subprocess.DEVNULL)
         result = json.loads((folder / "result.json").read_text())
-        assert result["verdict"] == "pass" and len(result["checks"]) == 6
+        assert result["verdict"] == "pass" and len(result["checks"]) == (7 if checks == "all" else 4), name
+    # Their text, and short sequences, one at a time.
+    text = folder / "text.txt"
+    text.write_text("It is a truth universally acknowledged, that a single man in possession of a good fortune. " * 9)
+    for options in (["--text", text], ["--seq-len", 3, "--batch-size", 1]):
+        run(optp, "verify", "--model", folder / "post", "--tp", 2, "--checks", "stability", "--report",
+            folder / "report.txt", "--quiet", *options, stdout=subprocess.DEVNULL)
 
 
 def torchrun(optp: Path, folder: Path) -> None:

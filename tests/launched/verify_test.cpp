@@ -131,6 +131,18 @@ TEST(LaunchVerifyOptions, EveryFaultIsCaughtAndNamed) {
   EXPECT_GE(faults, 7);
 }
 
+// The very configuration of a training run.
+TEST(LaunchVerifyOptions, AsTrained) {
+  const Arguments batch{"--batch-size", "5", "--tp", "2", "--dp", "2"};
+  for (const Arguments& switches :
+       {Arguments{}, Arguments{"--micro-batch-size", "1", "--sequence-parallel", "--activation-checkpointing"}}) {
+    const Verification run = verify(kSmall + batch + switches);
+    EXPECT_EQ(run.program.status, 0) << run.program.err << run.program.out;
+    EXPECT_EQ(run.result["dp"], 2);
+  }
+  EXPECT_EQ(verify(kSmall + batch + Arguments{"--batch-size", "1", "--checks", "backward"}).program.status, 2);
+}
+
 // What a check is there for is found by that check alone.
 TEST(LaunchVerifyOptions, FaultsAreCaughtByTheCheckThatIsMeantTo) {
   const std::vector<std::pair<std::string, std::string>> meant = {
@@ -139,6 +151,8 @@ TEST(LaunchVerifyOptions, FaultsAreCaughtByTheCheckThatIsMeantTo) {
       {"scaled-gradient", "gradients"},          {"drifting-replica", "gradients"},
       {"shifted-vocabulary", "forward"},         {"whole-parameter-kept", "memory"},
       {"exchanged-shards", "optimizers"},        {"dropped-backward-all-reduce", "stability"},
+      {"gradient-not-reduced", "backward"},      {"layer-norm-not-summed", "backward"},
+      {"lost-micro-batch", "backward"},          {"replica-counted-twice", "backward"},
   };
   for (const auto& [fault, check] : meant) {
     const Verification run = verify(kSmall + Arguments{"--tp", "2", "--inject", fault, "--checks", check});
