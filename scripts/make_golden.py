@@ -32,6 +32,8 @@ CONFIGURATIONS = {
     "galactica": dict(enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu"),
     "untied": dict(tie_word_embeddings=False),
     "sharded": {},
+    "pytorch-model-bin": {},
+    "pytorch-model-bin-sharded": dict(word_embed_proj_dim=7),
 }
 
 
@@ -50,7 +52,8 @@ def make(folder: Path, name: str, switches: dict, seed: int) -> None:
     config._attn_implementation = "eager"
     model = OPTForCausalLM(config).eval()
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder, max_shard_size="6KB" if name == "sharded" else "5GB")
+    model.save_pretrained(folder, max_shard_size="6KB" if "sharded" in name else "5GB",
+                          safe_serialization="bin" not in name)
     (folder / "generation_config.json").unlink(missing_ok=True)
 
     if name == "opt-350m":  # as published: without the prefix, the head left out

@@ -9,7 +9,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 torch_version=2.13.0
 # shellcheck disable=SC2034  # for the scripts that source this one
 clang_format_version=21.1.8 clang_tidy_version=22.1.7
-test_packages=("torch==$torch_version" transformers==4.57.6 tokenizers==0.22.2 safetensors numpy)
+test_packages=("torch==$torch_version" transformers==4.57.6 tokenizers==0.22.2 safetensors numpy tensorboard==2.21.0)
 
 say() { printf 'optp: %s\n' "$*" >&2; }
 die() {

@@ -33,7 +33,12 @@ int run(std::vector<std::string> arguments) {
   optp::cli::Runner runner;
   optp::cli::add_verify(app, runner);
   optp::cli::add_forward(app, runner);
+  optp::cli::add_train(app, runner);
   optp::cli::add_tokenize(app, runner);
+  optp::cli::add_plan(app, runner);
+  optp::cli::add_generate(app, runner);
+  optp::cli::add_eval(app, runner);
+  optp::cli::add_convert(app, runner);
   const std::string command = arguments.size() > 1 ? arguments[1] : "";
   const auto named = [&](const CLI::App* candidate) { return candidate->get_name() == command; };
   if (!command.empty() && !command.starts_with("-") && app.get_subcommands(named).empty()) {
