@@ -225,7 +225,7 @@ TEST(Safetensors, WrongReadsAreErrors) {
                       range_error("a", 0, std::numeric_limits<int64_t>::max(), 2, at::empty({2, 6})));
   EXPECT_PRED_FORMAT2(IsSubstring, "of shape [2, 6], not one of [3, 6]", range_error("a", 0, 0, 2, at::empty({3, 6})));
   EXPECT_PRED_FORMAT2(IsSubstring, "contiguous", range_error("a", 0, 0, 2, at::empty({6, 2}).t()));
-  EXPECT_PRED_FORMAT2(IsSubstring, "stored as I64 and does not convert to Float",
+  EXPECT_PRED_FORMAT2(IsSubstring, "stored as Long and does not convert to Float",
                       range_error("i", -1, 0, 0, at::empty({4})));
 }
 

@@ -49,7 +49,7 @@ def refusal(optp: Path, source: Path, target: Path, *options) -> str:
 def tensors_of(folder: Path) -> dict:
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):
-        if file.name != "expected.safetensors":
+        if not file.name.startswith("expected"):
             tensors.update(load_file(file))
     for file in sorted(folder.glob("*.bin")):
         tensors.update(torch.load(file, weights_only=True))

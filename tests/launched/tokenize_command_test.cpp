@@ -62,7 +62,7 @@ TEST_F(TokenizeLaunch, RefusesBadFiles) {
   expect_refused({"--input", text(), "--output", ids()}, "/nowhere is no tokenizer", "/nowhere");
   expect_refused({"--input", text(), "--output", ids()}, "vocab.json does not exist", folder_.path().string());
   expect_refused({"--decode", "--input", text(), "--output", ids()}, "it is not a NumPy file");
-  write_text(folder_ / "bad", "\x93NUMPY\1\0\x36\0{'descr': '<u2', 'fortran_order': False, 'shape': (1,)}\xFF\xFF"s);
+  write_text(folder_ / "bad", "\x93NUMPY\1\0\x37\0{'descr': '<u2', 'fortran_order': False, 'shape': (1,)}\xFF\xFF"s);
   expect_refused({"--decode", "--input", (folder_ / "bad").string(), "--output", ids()},
                  "holds the id 65535 at index 0, which has no token");
 }
