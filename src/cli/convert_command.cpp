@@ -78,8 +78,8 @@ void add_convert(CLI::App& app, Runner& runner) {
   CLI::App* command = app.add_subcommand("convert", "Write a model in another format");
   command
       ->add_option("--from", common.model,
-                   "A preset, a folder in Hugging Face's layout, a training checkpoint, a TorchScript file that optp "
-                   "wrote, or pytorch_model.bin beside its config.json")
+                   "A preset, a folder in Hugging Face's layout, a training checkpoint, or "
+                   "pytorch_model.bin beside its config.json")
       ->required();
   command
       ->add_option("--to", arguments->to, "The folder or file to write, which must not exist (a folder may be empty)")

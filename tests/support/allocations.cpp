@@ -8,7 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <utility>
+#include <unordered_map>
 
 namespace optp::testing {
 namespace {
@@ -26,34 +26,58 @@ struct Live {
 
 thread_local std::shared_ptr<Live> t_live;
 
-// Memory that is counted until it is freed, whichever thread does that: a collective's last reference to a tensor is
-// often dropped by a thread of Gloo, which LibTorch's own reports would miss.
+// Memory is counted until it is freed, whichever thread does that: a collective's last reference to a tensor is often
+// dropped by a thread of Gloo, which LibTorch's own reports would miss. LibTorch also allocates without keeping more
+// than the address (raw_allocate), so what belongs to an address is looked up.
 struct Counted {
-  at::DataPtr memory;
   std::shared_ptr<Live> live;
   int64_t bytes;
+};
 
-  static void free(void* counted) {
-    auto* self = static_cast<Counted*>(counted);
-    self->live->now -= self->bytes;
-    delete self;
+// Never destroyed: tensors of static life are freed after everything else.
+struct Book {
+  std::mutex mutex;
+  std::unordered_map<void*, Counted> entries;
+  c10::DeleterFnPtr base_deleter = nullptr;
+
+  static Book& the() {
+    static Book* book = new Book;
+    return *book;
   }
 };
 
+void free_counted(void* memory) {
+  Book& book = Book::the();
+  {
+    const std::lock_guard lock(book.mutex);
+    const auto found = book.entries.find(memory);
+    if (found != book.entries.end()) {
+      found->second.live->now -= found->second.bytes;
+      book.entries.erase(found);
+    }
+  }
+  book.base_deleter(memory);
+}
+
 class CountingAllocator : public c10::Allocator {
  public:
-  explicit CountingAllocator(c10::Allocator* base) : base_(base) {}
+  explicit CountingAllocator(c10::Allocator* base) : base_(base) { Book::the().base_deleter = base->raw_deleter(); }
 
   at::DataPtr allocate(size_t bytes) override {
     at::DataPtr memory = base_->allocate(bytes);
-    if (!t_live) return memory;
-    t_live->add(static_cast<int64_t>(bytes));
     void* data = memory.get();
+    if (!t_live || data == nullptr) return memory;
+    t_live->add(static_cast<int64_t>(bytes));
+    {
+      Book& book = Book::the();
+      const std::lock_guard lock(book.mutex);
+      book.entries[data] = {t_live, static_cast<int64_t>(bytes)};
+    }
     const at::Device device = memory.device();
-    auto* counted = new Counted{std::move(memory), t_live, static_cast<int64_t>(bytes)};
-    return {data, counted, &Counted::free, device};
+    memory.release_context();
+    return {data, data, &free_counted, device};
   }
-  at::DeleterFnPtr raw_deleter() const override { return base_->raw_deleter(); }
+  at::DeleterFnPtr raw_deleter() const override { return &free_counted; }
   void copy_data(void* target, const void* source, std::size_t bytes) const override {
     default_copy_data(target, source, bytes);
   }
