@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "src/process_memory.h"
 #include "src/train/evaluation.h"
-#include "src/train/process_memory.h"
 
 namespace optp {
 

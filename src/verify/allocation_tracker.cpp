@@ -3,9 +3,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
-#include <fstream>
 #include <memory>
-#include <string>
 
 namespace optp {
 namespace {
@@ -32,19 +30,6 @@ int64_t bytes_left_by(const std::function<void()>& body) {
     body();
   }
   return tracker->live();
-}
-
-int64_t anonymous_resident_bytes() {
-  std::ifstream status("/proc/self/status");
-  std::string key;
-  while (status >> key) {
-    if (key == "RssAnon:") {
-      int64_t kibibytes = 0;
-      status >> kibibytes;
-      return kibibytes * 1024;
-    }
-  }
-  return 0;
 }
 
 }  // namespace optp

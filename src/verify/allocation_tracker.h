@@ -10,7 +10,4 @@ namespace optp {
 /// because of it, whoever holds it.
 int64_t bytes_left_by(const std::function<void()>& body);
 
-/// Anonymous resident memory of this process in bytes (RssAnon: mapped files are not counted).
-int64_t anonymous_resident_bytes();
-
 }  // namespace optp

@@ -5,7 +5,7 @@
 #include <map>
 #include <numeric>
 
-#include "src/verify/allocation_tracker.h"
+#include "src/process_memory.h"
 #include "src/verify/checks.h"
 
 namespace optp {
