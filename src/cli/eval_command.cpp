@@ -24,7 +24,7 @@ namespace {
 
 struct EvalArguments {
   CommonOptions common;
-  std::string data, choices, tokenizer, weights = "float32";
+  std::string data, choices, tokenizer;
   std::optional<int64_t> window, stride;
   int64_t batch_size = 1;
 };

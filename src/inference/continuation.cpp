@@ -1,33 +1,30 @@
 #include "src/inference/continuation.h"
 
 #include <algorithm>
-#include <string_view>
-
-#include "src/data/utf8.h"
+#include <utility>
 
 namespace optp {
 
-Continuation::Continuation(const Tokenizer* tokenizer, const ContinuationRules& rules)
-    : tokenizer_(tokenizer), rules_(&rules) {}
+Continuation::Continuation(const Tokenizer* tokenizer, const ContinuationRules& rules) : rules_(&rules) {
+  if (tokenizer) detokenizer_.emplace(*tokenizer);
+}
 
 std::string Continuation::push(int64_t id) {
   ids_.push_back(id);
   const size_t length = text_.size();
   const auto& silent = rules_->silent_ids;
-  if (tokenizer_ && std::find(silent.begin(), silent.end(), id) == silent.end()) text_ += tokenizer_->token(id);
+  if (detokenizer_ && std::find(silent.begin(), silent.end(), id) == silent.end()) text_ += detokenizer_->push(id);
 
   size_t longest = 0;
   for (const std::string& stop : rules_->stops) longest = std::max(longest, stop.size());
-  if (cut_at_stop(length - std::min(length, longest)) || id == rules_->end_id) {
+  if (cut_at_stop(length - std::min(length, longest))) {
     finish_ = "stop";
-  } else if (static_cast<int64_t>(ids_.size()) >= rules_->max_new_tokens) {
-    finish_ = "length";
+  } else if (id == rules_->end_id || static_cast<int64_t>(ids_.size()) >= rules_->max_new_tokens) {
+    finish_ = id == rules_->end_id ? "stop" : "length";
+    if (detokenizer_) text_ += detokenizer_->finish();
   }
-  const size_t held_back = finished() ? 0 : possible_stop();
-  const std::string_view fresh = std::string_view(text_).substr(shown_, text_.size() - held_back - shown_);
-  const size_t whole = finished() ? fresh.size() : fresh.size() - incomplete_utf8_size(fresh);
-  shown_ += whole;
-  return replace_invalid_utf8(fresh.substr(0, whole));
+  const size_t shown = std::exchange(shown_, text_.size() - (finished() ? 0 : possible_stop()));
+  return text_.substr(shown, shown_ - shown);
 }
 
 bool Continuation::cut_at_stop(size_t from) {

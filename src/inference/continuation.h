@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "src/data/detokenizer.h"
 #include "src/data/tokenizer.h"
 
 namespace optp {
@@ -23,15 +25,15 @@ class Continuation {
   Continuation(const Tokenizer* tokenizer, const ContinuationRules& rules);
 
   /// Adds the next id. Returns the text that can be shown now: no character that may go on in the next token, and
-  /// nothing that may turn out to begin a stop text. The pieces together are text(), but for bytes that never become a
-  /// character, which come as U+FFFD.
+  /// nothing that may turn out to begin a stop text. The pieces together are text().
   std::string push(int64_t id);
 
   bool finished() const { return !finish_.empty(); }
   /// "stop" or "length"; empty while it goes on.
   const std::string& finish() const { return finish_; }
   const std::vector<int64_t>& ids() const { return ids_; }
-  /// The bytes of all tokens so far; a stop text and what follows it are cut off.
+  /// The whole characters of all tokens so far, with U+FFFD for what is not UTF-8; a stop text and what follows it are
+  /// cut off.
   const std::string& text() const { return text_; }
 
  private:
@@ -40,7 +42,7 @@ class Continuation {
   // How many bytes at the end of text_ may be the beginning of a stop text.
   size_t possible_stop() const;
 
-  const Tokenizer* tokenizer_;
+  std::optional<Detokenizer> detokenizer_;  // none without a tokenizer
   const ContinuationRules* rules_;
   std::vector<int64_t> ids_;
   std::string text_;

@@ -7,7 +7,6 @@
 
 #include "modules/kv_cache.h"
 #include "parallel/vocab_parallel_argmax.h"
-#include "src/data/utf8.h"
 #include "src/inference/continuation.h"
 
 namespace optp {
@@ -48,10 +47,10 @@ Generator::Generator(OptForCausalLM model, const Tokenizer* tokenizer)
   constexpr int64_t kOptVocabulary = 50272, kOptTokens = 50265;
   const int64_t vocabulary = model_->config().vocab_size();
   const Range range = model_->decoder->embed_tokens->layout().range(model_->mesh().tensor().rank());
-  at::Tensor forbidden = at::zeros({range.size}, at::kBool);
-  for (int64_t i = 0; i < range.size; ++i) {
-    const int64_t id = range.start + i;
-    forbidden[i] = tokenizer_ ? !tokenizer_->has_token(id) : vocabulary == kOptVocabulary && id >= kOptTokens;
+  at::Tensor forbidden = at::empty({range.size}, at::kBool);
+  bool* out = forbidden.data_ptr<bool>();
+  for (int64_t id = range.start; id < range.end(); ++id) {
+    *out++ = tokenizer_ ? !tokenizer_->has_token(id) : vocabulary == kOptVocabulary && id >= kOptTokens;
   }
   if (forbidden.any().item<bool>()) forbidden_ = forbidden;
 }
@@ -150,8 +149,8 @@ std::vector<GenerationResult> Generator::generate(const std::vector<std::vector<
   std::vector<GenerationResult> results;
   for (int64_t row = 0; row < batch; ++row) {
     const Continuation& continuation = continuations[row];
-    results.push_back({prompts[row / options.num_samples], continuation.ids(),
-                       replace_invalid_utf8(continuation.text()), continuation.finish()});
+    results.push_back(
+        {prompts[row / options.num_samples], continuation.ids(), continuation.text(), continuation.finish()});
   }
   return results;
 }
