@@ -24,10 +24,9 @@ namespace optp::cli {
 namespace {
 
 struct TokenizeArguments {
-  std::string tokenizer, input, output, document_separator, ids, json;
+  CommonOptions common;  // --json and what add_log_options adds
+  std::string tokenizer, input, output, document_separator, ids;
   bool decode = false;
-  std::string log_level = "info";
-  bool quiet = false;
 };
 
 struct TokenizeResult {
@@ -73,7 +72,7 @@ void check_tokenize_arguments(const TokenizeArguments& arguments, bool prints_id
 }
 
 int run_tokenize(const TokenizeArguments& arguments, bool prints_ids, bool has_separator) {
-  set_log(log_level_of(arguments.log_level, arguments.quiet), /*speaks=*/true);
+  set_log(log_level_of(arguments.common.log_level, arguments.common.quiet), /*speaks=*/true);
   check_tokenize_arguments(arguments, prints_ids, has_separator);
   const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(arguments.tokenizer);
 
@@ -83,12 +82,12 @@ int run_tokenize(const TokenizeArguments& arguments, bool prints_ids, bool has_s
                                                    : encode_file(arguments, *tokenizer);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
 
-  if (!arguments.json.empty()) {
+  if (!arguments.common.json.empty()) {
     nlohmann::ordered_json json;
     json["tokens"] = result.tokens;
     json["bytes"] = result.bytes;
     json["seconds"] = seconds.count();
-    write_file(arguments.json, json.dump(2) + "\n");
+    write_file(arguments.common.json, json.dump(2) + "\n");
   }
   if (!prints_ids) {
     std::cout << result.tokens << " tokens, " << result.bytes << " bytes\n";
@@ -114,14 +113,8 @@ void add_tokenize(CLI::App& app, Runner& runner) {
   command->add_flag("--decode", arguments->decode, "Token ids to the bytes they stand for");
   CLI::Option* ids =
       command->add_option("--ids", arguments->ids, "Print the ids of this text, as --prompt-ids takes them");
-  command->add_option("--json", arguments->json, "Write the result as JSON to this file");
-  command->add_option("--log-level", arguments->log_level, "Least level said on standard error")
-      ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
-      ->capture_default_str();
-  command->add_flag("--quiet", arguments->quiet, "Say only warnings and errors on standard error");
-  // Read before parsing (config_file.h); here for the help.
-  command->add_option("--config",
-                      "Read options from a JSON file, {\"tokenizer\": \"bytes\", ...}; the command line wins");
+  command->add_option("--json", arguments->common.json, "Write the result as JSON to this file");
+  add_log_options(*command, arguments->common);
   command->footer(
       "Any bytes are a text, and --decode gives them back. Special tokens spelt out in it are plain text.\n"
       "Examples:\n"
