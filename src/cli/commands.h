@@ -16,12 +16,12 @@ using Runner = std::function<int(const std::vector<std::string>& arguments)>;
 
 /// Each sets `runner` when its command is parsed.
 void add_verify(CLI::App& app, Runner& runner);
-void add_eval(CLI::App& app, Runner& runner);
-void add_plan(CLI::App& app, Runner& runner);
-void add_generate(CLI::App& app, Runner& runner);
 void add_forward(CLI::App& app, Runner& runner);
 void add_train(CLI::App& app, Runner& runner);
 void add_tokenize(CLI::App& app, Runner& runner);
+void add_plan(CLI::App& app, Runner& runner);
+void add_generate(CLI::App& app, Runner& runner);
+void add_eval(CLI::App& app, Runner& runner);
 void add_convert(CLI::App& app, Runner& runner);
 
 }  // namespace optp::cli

@@ -13,6 +13,9 @@ import torch
 from transformers import OPTConfig, OPTForCausalLM
 from transformers.models.opt import modeling_opt
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from make_golden import init_weights
+
 SMALL = dict(vocab_size=300, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, ffn_dim=130,
              max_position_embeddings=96, word_embed_proj_dim=64, dropout=0.0, attention_dropout=0.0, init_std=0.1)
 
@@ -30,15 +33,6 @@ CONFIGURATIONS = {
     "vocabulary": dict(vocab_size=257),
 }
 NEW_TOKENS = 40
-
-
-def init_weights(self, module):
-    """transformers' own cannot initialise a layer norm without weights, and leaves biases 0, which would hide mistakes."""
-    for parameter in module.parameters(recurse=False):
-        torch.nn.init.normal_(parameter, std=self.config.init_std)
-    if isinstance(module, torch.nn.LayerNorm) and module.weight is not None:
-        with torch.no_grad():
-            module.weight.add_(1)
 
 
 def convert(optp: Path, source: Path, target: Path, *options: object) -> torch.jit.ScriptModule:
