@@ -57,7 +57,7 @@ TEST(CommandLine, RefusesContradictoryEnvironment) {
   expect_refused(verify, "MASTER_ADDR", {{"RANK", "0"}, {"WORLD_SIZE", "2"}});
   expect_refused(verify, "MASTER_PORT",
                  {{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "port"}});
-  expect_refused(verify, "--tp 2 needs 2 ranks",
+  expect_refused(verify, "--tp 2 x --dp 1 needs 2 ranks",
                  {{"RANK", "0"}, {"WORLD_SIZE", "3"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "29500"}});
 }
 
