@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "src/checkpoint/hf_directory.h"
+#include "src/checkpoint/torchscript_file.h"
 #include "src/checkpoint/training_checkpoint.h"
 
 namespace optp {
@@ -59,14 +60,18 @@ const StoredForm kHfDirectory = {HfDirectory::recognises,
                                    return std::make_unique<HfDirectory>(path);
                                  }};
 
+const StoredForm kTorchScript = {TorchScriptFile::recognises,
+                                 [](const fs::path& path) { return TorchScriptFile(path).config(); },
+                                 [](const fs::path& path, const Mesh& /*mesh*/) { return torchscript_weights(path); }};
+
 // The first that recognises a path takes it.
 const StoredForm& stored_form(const fs::path& path) {
-  for (const StoredForm* form : {&kTrainingCheckpoint, &kHfDirectory}) {
+  for (const StoredForm* form : {&kTrainingCheckpoint, &kHfDirectory, &kTorchScript}) {
     if (form->recognises(path)) return *form;
   }
   C10_THROW_ERROR(ValueError, c10::str(path.string(),
-                                       " is no model: use a folder with config.json and weights, a "
-                                       "training checkpoint, or the name of a preset."));
+                                       " is no model: use a folder with config.json and weights, a training "
+                                       "checkpoint, a TorchScript file that optp wrote, or the name of a preset."));
 }
 
 }  // namespace

@@ -146,12 +146,14 @@ bool Unpickler::step() {
     case 'R':  // REDUCE
       reduce();
       break;
-    case 'b':  // BUILD: the attributes of an OrderedDict, in which torch keeps version numbers
-      pop<Dict>("attributes");
-      if (!std::holds_alternative<Dict>(at(top()))) {
-        refuse_here("its pickle gives attributes to ", kind_of(at(top())));
-      }
+    case 0x81:  // NEWOBJ
+      make_object();
       break;
+    case 'b': {  // BUILD
+      const auto& attributes = pop<Dict>("attributes");
+      set_attributes(values_[top()], attributes);
+      break;
+    }
     case 'Q':  // BINPERSID
       push(outside(pop<Tuple>("what stands for a storage")));
       break;
@@ -293,6 +295,21 @@ void Unpickler::reduce() {
     refuse_here("its pickle calls ", function.full(), " with ", arguments.size(), " arguments");
   }
   push(call(function, arguments));
+}
+
+void Unpickler::make_object() {
+  const References& arguments = pop<Tuple>("the arguments of a class").items;
+  const auto& type = pop<Function>("a class");
+  if (!arguments.empty()) {
+    refuse_here("its pickle makes an object of ", type.full(), " with ", arguments.size(), " arguments");
+  }
+  push(new_object(type));
+}
+
+Value Unpickler::new_object(const Function& /*type*/) const { refuse_instruction(0x81); }
+
+void Unpickler::set_attributes(Value& object, const Dict& /*attributes*/) const {
+  if (!std::holds_alternative<Dict>(object)) refuse_here("its pickle gives attributes to ", kind_of(object));
 }
 
 }  // namespace optp::pickle

@@ -81,6 +81,11 @@ class Unpickler {
   virtual Value call(const Function& function, const References& arguments) const = 0;
   /// What the id of something outside the pickle stands for.
   virtual Value outside(const Tuple& id) const = 0;
+  /// What a new object of a known class, made without arguments, stands for. Here: there are none.
+  virtual Value new_object(const Function& type) const;
+  /// Takes the attributes that the pickle gives to `object`, which may be the same dict. Here: those of an OrderedDict,
+  /// in which torch keeps version numbers, are left out, and nothing else may have any.
+  virtual void set_attributes(Value& object, const Dict& attributes) const;
 
  private:
   bool step();
@@ -109,6 +114,7 @@ class Unpickler {
   void set_items(const References& items);
   Function known(const Function& function) const;
   void reduce();
+  void make_object();
 
   std::string_view bytes_;
   std::string file_;

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "src/checkpoint/atomic_file.h"
+#include "src/checkpoint/pickled_module.h"
 #include "src/checkpoint/safetensors_header.h"
 #include "src/checkpoint/torchscript_source.h"
 

@@ -25,17 +25,13 @@ namespace optp {
 ///
 /// of any B and T. Both check their arguments; what is wrong is an exception with a sentence. Logits at masked
 /// positions are finite and otherwise unspecified. The attribute `config` is the text of config.json, `format` and
-/// `version` say what the file is (see torchscript_file.h, which reads it back). Parameters carry Hugging Face's names
-/// and no gradient; a tied head is stored once, as the embedding.
+/// `version` say what the file is (pickled_module.h), and torchscript_file.h reads it back. Parameters carry Hugging
+/// Face's names and no gradient; a tied head is stored once, as the embedding.
 ///
 /// `tensors`: every parameter of the model, whole, by its name, all of one floating-point dtype, which is the dtype of
 /// the arithmetic too. `lm_head.weight` beside a tied head is ignored. Throws c10::ValueError, and leaves what was at
 /// `path`, when a tensor is missing, unknown or of another shape or dtype, and when the file cannot be written.
 void write_torchscript(const std::filesystem::path& path, const OptConfig& config,
                        const std::vector<std::pair<std::string, at::Tensor>>& tensors);
-
-/// The attributes `format` and `version` of the module.
-inline constexpr const char* kTorchScriptFormat = "optp-torchscript";
-inline constexpr int64_t kTorchScriptVersion = 1;
 
 }  // namespace optp
