@@ -19,23 +19,33 @@ at::Tensor ParameterShard::slice(const at::Tensor& whole) const {
   return dim ? whole.narrow(*dim, range().start, range().size) : whole;
 }
 
+namespace {
+
+// The parameters of `module` itself, not of those in it.
+void append_own_shards(const torch::nn::Module& module, const std::string& prefix, std::vector<NamedShard>& shards) {
+  std::map<std::string, ParameterShard> sharded;
+  if (const auto* holder = dynamic_cast<const ShardedModule*>(&module)) sharded = holder->sharded_parameters();
+  for (const auto& parameter : module.named_parameters(/*recurse=*/false)) {
+    const auto found = sharded.find(parameter.key());
+    ParameterShard shard;
+    if (found != sharded.end()) {
+      shard = found->second;
+    } else {
+      shard.shape = parameter.value().sizes().vec();
+    }
+    shards.push_back({prefix + parameter.key(), parameter.value(), std::move(shard)});
+  }
+}
+
+}  // namespace
+
 std::vector<NamedShard> named_shards(const torch::nn::Module& model) {
   std::vector<NamedShard> shards;
-  for (const auto& entry : model.named_modules(/*name_prefix=*/std::string(), /*include_self=*/true)) {
-    const torch::nn::Module& module = *entry.value();
-    std::map<std::string, ParameterShard> sharded;
-    if (const auto* holder = dynamic_cast<const ShardedModule*>(&module)) sharded = holder->sharded_parameters();
-    for (const auto& parameter : module.named_parameters(/*recurse=*/false)) {
-      const auto found = sharded.find(parameter.key());
-      ParameterShard shard;
-      if (found != sharded.end()) {
-        shard = found->second;
-      } else {
-        shard.shape = parameter.value().sizes().vec();
-      }
-      const std::string prefix = entry.key().empty() ? "" : entry.key() + ".";
-      shards.push_back({prefix + parameter.key(), parameter.value(), std::move(shard)});
-    }
+  append_own_shards(model, "", shards);
+  // Without the model itself, which LibTorch gives only of a module that a shared_ptr holds already: a constructor that
+  // draws its weights has none yet.
+  for (const auto& entry : model.named_modules(/*name_prefix=*/std::string(), /*include_self=*/false)) {
+    append_own_shards(*entry.value(), entry.key() + ".", shards);
   }
   return shards;
 }
