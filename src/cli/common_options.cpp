@@ -17,8 +17,8 @@ namespace optp::cli {
 
 void add_common_options(CLI::App& command, CommonOptions& options, const std::vector<std::string>& dtypes) {
   auto* model = command.add_option("--model", options.model,
-                                   "A preset (opt-tiny, opt-125m, ..., opt-175b), a folder in Hugging Face's layout or "
-                                   "a training checkpoint");
+                                   "A preset (opt-tiny, opt-125m, ..., opt-175b), a folder in Hugging Face's layout, a "
+                                   "training checkpoint or a TorchScript file that optp wrote");
   if (options.model.empty()) {
     model->required();
   } else {

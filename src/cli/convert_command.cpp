@@ -78,8 +78,8 @@ void add_convert(CLI::App& app, Runner& runner) {
   CLI::App* command = app.add_subcommand("convert", "Write a model in another format");
   command
       ->add_option("--from", common.model,
-                   "A preset, a folder in Hugging Face's layout, a training checkpoint, or "
-                   "pytorch_model.bin beside its config.json")
+                   "A preset, a folder in Hugging Face's layout, a training checkpoint, a TorchScript file that optp "
+                   "wrote, or pytorch_model.bin beside its config.json")
       ->required();
   command
       ->add_option("--to", arguments->to, "The folder or file to write, which must not exist (a folder may be empty)")
@@ -109,6 +109,7 @@ void add_convert(CLI::App& app, Runner& runner) {
       "  optp convert --from run/checkpoints/step-00001000 --to my-opt --format hf --tokenizer opt-tokenizer\n"
       "  optp convert --from my-opt --to step-00000000 --format checkpoint --tp 4\n"
       "  optp convert --from my-opt --to my-opt.pt --format torchscript\n"
+      "  optp convert --from my-opt.pt --to my-opt-again --format hf\n"
       "  optp convert --from opt-125m --seed 1 --to fresh-opt --format hf --max-shard-size 200MB");
   command->callback([arguments, &runner] {
     runner = [arguments](const std::vector<std::string>&) { return run_convert(*arguments); };
