@@ -122,7 +122,8 @@ TEST(LaunchVerifyOptions, EveryFaultIsCaughtAndNamed) {
   int faults = 0;
   for (std::string fault; std::getline(lines, fault); ++faults) {
     SCOPED_TRACE(fault);
-    const Verification run = verify(kSmall + Arguments{"--tp", "3", "--inject", fault});
+    const Verification run = verify(
+        kSmall + Arguments{"--tp", "3", "--inject", fault, "--checks", "forward,backward,gradients,memory,end-to-end"});
     EXPECT_EQ(run.program.status, 1) << run.program.err;
     ASSERT_TRUE(run.result.is_object());
     EXPECT_FALSE(run.result["caught_by"].empty());
