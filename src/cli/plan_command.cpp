@@ -18,6 +18,7 @@ struct PlanArguments {
   double momentum = 0;
   bool centered = false;
   std::optional<double> dropout, attention_dropout;
+  std::vector<std::string> freeze;
 };
 
 PlanOptions plan_options(const PlanArguments& arguments) {
@@ -34,6 +35,7 @@ PlanOptions plan_options(const PlanArguments& arguments) {
   if (arguments.dropout) options.config.dropout(*arguments.dropout);
   if (arguments.dropout == 0.0) options.config.attention_dropout(0);
   if (arguments.attention_dropout) options.config.attention_dropout(*arguments.attention_dropout);
+  options.freeze = arguments.freeze;
   return options;
 }
 
@@ -73,6 +75,12 @@ void add_plan(CLI::App& app, Runner& runner) {
       ->capture_default_str();
   command->add_option("--momentum", arguments->momentum, "sgd, rmsprop")->check(CLI::NonNegativeNumber);
   command->add_flag("--centered", arguments->centered, "rmsprop");
+  command->add_option("--dropout", arguments->dropout, "Default: the model's; 0 alone turns off both")
+      ->check(CLI::Range(0.0, 0.999));
+  command->add_option("--attention-dropout", arguments->attention_dropout, "Default: the model's")
+      ->check(CLI::Range(0.0, 0.999));
+  command->add_option("--freeze", arguments->freeze, "Parameters that are not trained: \"model.decoder.embed_*\"")
+      ->type_name("PATTERN ...");
   command->footer(
       "Examples:\n"
       "  optp plan --model opt-175b --tp 96 --dp 2\n"

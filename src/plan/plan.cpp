@@ -9,13 +9,16 @@
 #include "modules/opt_for_causal_lm.h"
 #include "parallel/gradients.h"
 #include "src/plan/step_memory.h"
+#include "src/train/freeze.h"
 
 namespace optp {
 namespace {
 
 OptForCausalLM weightless_model(const PlanOptions& options, int64_t rank) {
   const Mesh mesh = Mesh::unconnected(options.tp, rank % options.tp);
-  return OptForCausalLM(options.config, mesh, at::TensorOptions(options.type).device(at::kMeta));
+  OptForCausalLM model(options.config, mesh, at::TensorOptions(options.type).device(at::kMeta));
+  freeze_parameters(named_shards(*model), options.freeze);
+  return model;
 }
 
 void check_plan(const PlanOptions& options) {
@@ -43,8 +46,11 @@ RankPlan plan_rank(const PlanOptions& options, int64_t rank) {
   Gradients gradients(shards, model->mesh());
   plan.gradient_bytes = gradients.bytes();
   plan.optimizer_bytes = Optimizer(gradients, options.optimizer).bytes();
-  const LocalSizes sizes = local_sizes(*model, options.shape, options.shape.rows(options.dp));
-  plan.activation_bytes = activation_peak_bytes(options.config, sizes, options.shape.activation_checkpointing);
+  const int64_t copy = rank / options.tp;
+  const int64_t rows = options.shape.rows(options.dp, copy);
+  plan.activation_bytes =
+      activation_peak_bytes(*model, local_sizes(*model, options.shape, rows), options.shape.activation_checkpointing,
+                            rows < options.shape.part(options.dp, copy));
   plan.peak_bytes = plan.parameter_bytes + plan.gradient_bytes + plan.optimizer_bytes + plan.activation_bytes;
   return plan;
 }
@@ -53,11 +59,11 @@ std::vector<PlannedCollective> plan_collectives(const PlanOptions& options, int6
   check_plan(options);
   OptForCausalLM model = weightless_model(options, rank);
   std::vector<PlannedCollective> all;
-  const int64_t part = options.shape.batch_size / options.dp;
-  const int64_t rows = options.shape.rows(options.dp);
+  const int64_t part = options.shape.part(options.dp, rank / options.tp);
+  const int64_t rows = options.shape.rows(options.dp, rank / options.tp);
   const auto add_micro_batches = [&](int64_t sequences, int64_t times) {
     if (sequences == 0 || times == 0) return;
-    add_model_collectives(all, options.config, local_sizes(*model, options.shape, sequences),
+    add_model_collectives(all, *model, local_sizes(*model, options.shape, sequences),
                           options.shape.activation_checkpointing, times);
   };
   add_micro_batches(rows, part / rows);
@@ -81,15 +87,17 @@ Plan make_plan(const PlanOptions& options) {
   plan.parameters = options.config.num_parameters();
   // Ranks with parts of the same sizes are alike; there are few kinds of them, however many ranks.
   const int64_t head_dim = options.config.head_dim();
-  std::map<std::tuple<int64_t, int64_t, int64_t, int64_t>, RankPlan> kinds;
+  std::map<std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>, RankPlan> kinds;
   for (int64_t rank = 0; rank < options.tp * options.dp; ++rank) {
     const int64_t part = rank % options.tp;
     const auto own = [&](int64_t total, int64_t block) {
       return ShardLayout(total, options.tp, block).range(part).size;
     };
-    const int64_t tokens = options.shape.rows(options.dp) * options.shape.seq_len;
-    const auto kind = std::tuple(own(options.config.hidden_size(), head_dim), own(options.config.ffn_dim(), 1),
-                                 own(options.config.vocab_size(), 1), tokens < options.tp ? 0 : own(tokens, 1));
+    const int64_t sequences = options.shape.part(options.dp, rank / options.tp);
+    const int64_t tokens = options.shape.rows(options.dp, rank / options.tp) * options.shape.seq_len;
+    const auto kind =
+        std::tuple(sequences, own(options.config.hidden_size(), head_dim), own(options.config.ffn_dim(), 1),
+                   own(options.config.vocab_size(), 1), tokens < options.tp ? 0 : own(tokens, 1));
     auto known = kinds.find(kind);
     if (known == kinds.end()) known = kinds.emplace(kind, plan_rank(options, rank)).first;
     plan.ranks.push_back(known->second);

@@ -23,6 +23,7 @@ struct PlanOptions {
   int64_t dp = 1;
   TrainingShape shape;
   OptimizerOptions optimizer;
+  std::vector<std::string> freeze;  ///< patterns of parameters that are not trained (src/train/freeze.h)
 };
 
 /// Memory of one rank, in bytes unless it says otherwise.

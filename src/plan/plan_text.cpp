@@ -2,23 +2,12 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "src/plan/plan.h"
+#include "src/train/units.h"
 
 namespace optp {
 namespace {
-
-// "12.3 GiB"
-std::string size_text(int64_t bytes) {
-  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  auto value = static_cast<double>(bytes);
-  size_t unit = 0;
-  for (; value >= 1024 && unit + 1 < std::size(units); ++unit) value /= 1024;
-  char text[32];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
-  return text;
-}
 
 // 1234567 -> "1,234,567"
 std::string grouped(int64_t value) {
@@ -65,18 +54,19 @@ std::string plan_text(const PlanOptions& options, const Plan& plan) {
   std::string text = grouped(plan.parameters) + " parameters, " + type_name(options.type) + ", " +
                      std::string(optimizer_name(options.optimizer.kind())) + "; tp " + std::to_string(options.tp) +
                      " x dp " + std::to_string(options.dp) + "; a step of " + std::to_string(shape.batch_size) + " x " +
-                     std::to_string(shape.seq_len) + " tokens, " + std::to_string(shape.rows(options.dp)) +
+                     std::to_string(shape.seq_len) + " tokens, " + std::to_string(shape.rows(options.dp, 0)) +
                      " sequences at once on a rank";
   if (shape.activation_checkpointing) text += ", activation checkpointing";
   if (shape.sequence_parallel) text += ", sequence parallelism";
+  for (const std::string& pattern : options.freeze) text += ", frozen " + pattern;
   text += "\n\n";
 
   std::vector<std::vector<std::string>> ranks{
       {"rank", "parameters", "weights", "gradients", "optimizer", "activations", "peak"}};
   for (const RankPlan& rank : plan.ranks) {
-    ranks.push_back({std::to_string(rank.rank), grouped(rank.parameters), size_text(rank.parameter_bytes),
-                     size_text(rank.gradient_bytes), size_text(rank.optimizer_bytes), size_text(rank.activation_bytes),
-                     size_text(rank.peak_bytes)});
+    ranks.push_back({std::to_string(rank.rank), grouped(rank.parameters), memory_text(rank.parameter_bytes),
+                     memory_text(rank.gradient_bytes), memory_text(rank.optimizer_bytes),
+                     memory_text(rank.activation_bytes), memory_text(rank.peak_bytes)});
   }
   text += table(ranks, 0) + "\n";
 
@@ -90,9 +80,9 @@ std::string plan_text(const PlanOptions& options, const Plan& plan) {
   }
   std::vector<std::vector<std::string>> sites{{"collectives of a step", "operation", "calls", "bytes"}};
   for (const PlannedCollective& line : lines) {
-    sites.push_back({line.site, line.operation, grouped(line.calls), size_text(line.bytes)});
+    sites.push_back({line.site, line.operation, grouped(line.calls), memory_text(line.bytes)});
   }
-  sites.push_back({"all", "", grouped(calls), size_text(bytes)});
+  sites.push_back({"all", "", grouped(calls), memory_text(bytes)});
   return text + table(sites, 2);
 }
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "modules/opt_config.h"
+#include "modules/opt_for_causal_lm.h"
 #include "src/plan/training_shape.h"
 
 namespace optp {
@@ -20,9 +20,9 @@ struct PlannedCollective {
 };
 
 /// Adds what the tensor-parallel group does in forward and backward of `times` micro-batches: the mappings of the
-/// layers (parallel/mappings.h), in the order of the model. Nothing in a group of one. A site that is there already
-/// grows.
-void add_model_collectives(std::vector<PlannedCollective>& all, const OptConfig& config, const LocalSizes& sizes,
+/// layers (parallel/mappings.h), in the order of the model, as far as a trained parameter asks for them. Nothing in a
+/// group of one. A site that is there already grows.
+void add_model_collectives(std::vector<PlannedCollective>& all, OptForCausalLMImpl& model, const LocalSizes& sizes,
                            bool activation_checkpointing, int64_t times);
 
 /// Adds `calls` calls with `bytes` bytes together to a site.

@@ -1,97 +1,187 @@
 #include "src/plan/step_memory.h"
 
-#include <algorithm>
-
 #include "parallel/vocab_parallel_linear_cross_entropy.h"
+#include "src/plan/layer_memory.h"
 
 namespace optp {
 namespace {
 
-// Sizes in bytes of what comes up again and again. "Held" are the tokens of this rank between the tensor-parallel
-// layers, all of them unless it shares them (sequence parallelism).
-struct Pieces {
-  explicit Pieces(const LocalSizes& s)
-      : wide(std::max<int64_t>(s.element, sizeof(float))),
-        held(s.held_tokens * s.hidden * s.element),
-        whole(s.tokens * s.hidden * s.element),
-        gathered(s.sliced() ? whole : 0),
-        attention(s.tokens * s.attention * s.element),
-        feed_forward(s.tokens * s.feed_forward * s.element),
-        embedded(s.held_tokens * s.embedding * s.element),
-        whole_embedded(s.tokens * s.embedding * s.element) {}
+// Forward and backward of the whole model, operation by operation (modules/opt_decoder.cpp, opt_for_causal_lm.cpp).
+class ModelMemory {
+ public:
+  ModelMemory(OptForCausalLMImpl& model, const LocalSizes& sizes, bool checkpointing, bool accumulates)
+      : model_(model),
+        config_(model.config()),
+        sizes_(sizes),
+        checkpointing_(checkpointing),
+        reached_(first_reached_layer(model)),
+        memory_(sizes, accumulates),
+        meter_(memory_.meter),
+        layer_(memory_, config_, sizes, checkpointing),
+        held_(memory_.held(sizes.hidden)),
+        embedded_(memory_.held(sizes.embedding)),
+        whole_embedded_(memory_.whole(sizes.embedding)),
+        statistics_(2 * sizes.held_tokens * memory_.wide()),
+        table_(sizes.vocabulary * sizes.embedding * sizes.element),
+        positions_((config_.max_position_embeddings() + 2) * sizes.hidden * sizes.element),
+        projection_(sizes.hidden * sizes.embedding * sizes.element) {}
 
-  int64_t wide;                      // bytes of a statistic
-  int64_t held, whole;               // [held or all tokens, D]
-  int64_t gathered;                  // what gathering the held tokens adds; 0 where all are held
-  int64_t attention;                 // [tokens, H K]
-  int64_t feed_forward;              // [tokens, local F]
-  int64_t embedded, whole_embedded;  // [held or all tokens, embedding size]
-};
-
-// What a layer keeps for backward beside its input.
-int64_t kept_by_layer(const OptConfig& config, const LocalSizes& s, const Pieces& p, bool checkpointed) {
-  // Pre-layer-norm: the middle of the residual stream and the outputs of both norms. Post-layer-norm: both sums, which
-  // are the norms' inputs, and the first one's output. Inside a checkpoint the gathered inputs of the products are kept
-  // in place of two of them.
-  int64_t bytes = checkpointed && s.sliced() ? p.held + 2 * p.whole : 3 * p.held;
-  bytes += 2 * 2 * s.held_tokens * p.wide;  // means and deviations
-  bytes += 4 * p.attention;                 // q, k, v and the result
-  if (config.attention_dropout() > 0) {
-    bytes += s.seq_len * s.seq_len;  // where the future is
-  } else {
-    bytes += s.sequences * s.heads * s.seq_len * p.wide;  // log-sums of the scores
+  int64_t peak() {
+    embed();
+    for (int64_t i = 0; i < sizes_.layers; ++i) {
+      layer_.forward(!checkpointing_ && i >= reached_);
+      if (i < reached_) meter_.give(held_);
+    }
+    finish_decoder();
+    loss();
+    if (!hidden_wanted()) return meter_.peak();
+    head_backward();
+    for (int64_t i = reached_; i < sizes_.layers; ++i) layer_backward();
+    if (embeddings_trained(model_)) embed_backward();
+    return meter_.peak();
   }
-  // ReLU's result is all that it and the next product need; GELU needs its input as well.
-  return bytes + (config.activation_function() == "gelu" ? 2 : 1) * p.feed_forward;
-}
 
-// Probabilities that are spelt out for a few heads at a time, with what goes before and after them
-// (modules/explicit_attention.cpp).
-int64_t explicit_attention_bytes(const LocalSizes& s, const Pieces& p) {
-  constexpr int64_t kScores = int64_t{1} << 23;
-  const int64_t square = s.seq_len * s.seq_len;
-  const int64_t heads = std::clamp<int64_t>(kScores / square, 1, s.heads);
-  return 4 * heads * square * p.wide;
-}
+ private:
+  void embed() {
+    meter_.take(2 * sizes_.tokens * static_cast<int64_t>(sizeof(int64_t)));  // rows of the two tables
+    meter_.take(whole_embedded_);
+    if (sizes_.tp > 1) meter_.pass(whole_embedded_);  // words of other ranks are cleared
+    if (sizes_.sliced()) {
+      memory_.reduce_scatter(sizes_.embedding);
+      meter_.give(whole_embedded_);
+    } else {
+      memory_.all_reduce(whole_embedded_);
+    }
+    if (config_.has_projections()) meter_.take(held_);  // project_in keeps its input
+    meter_.take(2 * held_);                             // positions, and the sum with them
+    meter_.give(2 * held_);
+  }
+
+  // The last layer's output stays if a norm or a projection follows, as its input.
+  void finish_decoder() {
+    if (config_.has_final_layer_norm()) meter_.take(held_ + statistics_);
+    if (config_.has_projections()) meter_.take(embedded_);
+  }
+
+  // vocab_parallel_linear_cross_entropy.h: the logits of a chunk, while the gradients of the head and of its input
+  // grow.
+  void loss() {
+    const bool narrow = sizes_.element < memory_.wide();
+    if (sizes_.sliced()) memory_.all_gather(sizes_.embedding);
+    const int64_t chunk = std::min(kLossChunk, sizes_.tokens) * sizes_.vocabulary;
+    const int64_t logits = chunk * (sizes_.element + (narrow ? memory_.wide() : 0));
+    meter_.take((hidden_wanted() ? whole_embedded_ : 0) + head_gradient() + logits);
+    if (narrow && head_trained()) meter_.pass(table_ + head_gradient());  // a chunk's share, and that widened
+    meter_.give(logits);
+    if (sizes_.sliced()) meter_.give(whole_embedded_);
+    meter_.give(config_.has_projections() ? embedded_ : held_);  // the decoder's output
+  }
+
+  // From the loss to the gradient of the last layer's output.
+  void head_backward() {
+    if (head_trained()) {
+      if (sizes_.element < memory_.wide()) {
+        meter_.take(table_);
+        meter_.give(head_gradient());
+      }
+      // The gradient of a tied table waits for that of the embeddings, to which it is added.
+      if (!config_.tie_word_embeddings()) memory_.accumulate(table_);
+    }
+    if (sizes_.sliced()) {
+      memory_.reduce_scatter(sizes_.embedding);
+      meter_.give(whole_embedded_);
+    } else {
+      memory_.copy_to_backward(sizes_.embedding);
+    }
+    if (config_.has_projections()) {
+      meter_.take(held_ + projection_);
+      meter_.give(embedded_);
+      if (config_.has_final_layer_norm()) meter_.give(held_);
+      leave_shared(projection_);
+    }
+    if (config_.has_final_layer_norm()) {
+      meter_.pass(held_);
+      meter_.give(statistics_);
+    }
+    if (config_.has_projections() || config_.has_final_layer_norm()) meter_.give(held_);  // the last layer's output
+  }
+
+  // From the gradient of a layer's output to that of its input, which nothing needs any more.
+  void layer_backward() {
+    if (checkpointing_) {
+      layer_.forward(true);
+      layer_.backward(true);
+      meter_.give(2 * held_);  // the output once more, and its gradient
+    } else {
+      layer_.backward(false);
+    }
+    meter_.give(held_);
+  }
+
+  void embed_backward() {
+    meter_.take(positions_);
+    leave_shared(positions_);
+    if (config_.has_projections()) {
+      meter_.take(embedded_ + projection_);
+      meter_.give(held_ + embedded_);  // the gradient, and project_in's input
+      leave_shared(projection_);
+    }
+    if (sizes_.sliced()) {
+      memory_.all_gather(sizes_.embedding);
+      meter_.give(embedded_);
+    }
+    if (sizes_.tp > 1) meter_.pass(whole_embedded_);
+    if (trained(model_.decoder->embed_tokens->weight)) {
+      meter_.take(table_);
+      if (config_.tie_word_embeddings()) meter_.give(table_);
+      memory_.accumulate(table_);
+    }
+    meter_.give(whole_embedded_);
+    if (sizes_.sliced()) {  // what every rank has a part of, added over the ranks in one piece
+      meter_.take(shared_);
+      memory_.all_reduce(shared_);
+    }
+  }
+
+  // The gradient of a parameter that every rank applies to its own tokens waits for the others of that kind.
+  void leave_shared(int64_t bytes) {
+    if (sizes_.sliced()) {
+      shared_ += bytes;
+    } else {
+      memory_.accumulate(bytes);
+    }
+  }
+
+  bool head_trained() const {
+    return trained(model_.lm_head ? model_.lm_head->weight : model_.decoder->embed_tokens->weight);
+  }
+  // Whether the decoder's output needs a gradient.
+  bool hidden_wanted() const {
+    const auto wanted = [](const auto& module) { return module && trained(*module); };
+    return reached_ < sizes_.layers || wanted(model_.decoder->final_layer_norm) || wanted(model_.decoder->project_out);
+  }
+  // Of the head's weight, summed over the chunks.
+  int64_t head_gradient() const { return head_trained() ? sizes_.vocabulary * sizes_.embedding * memory_.wide() : 0; }
+
+  OptForCausalLMImpl& model_;
+  const OptConfig& config_;
+  const LocalSizes& sizes_;
+  bool checkpointing_;
+  int64_t reached_;  // the first layer that backward goes through
+  StepMemory memory_;
+  MemoryMeter& meter_;
+  LayerMemory layer_;
+  // Bytes of [held tokens, D], [held or all tokens, embedding size], a norm's statistics, and of the weights'
+  // gradients.
+  int64_t held_, embedded_, whole_embedded_, statistics_, table_, positions_, projection_;
+  int64_t shared_ = 0;
+};
 
 }  // namespace
 
-int64_t activation_peak_bytes(const OptConfig& config, const LocalSizes& s, bool activation_checkpointing) {
-  const Pieces p(s);
-  const int64_t layer = kept_by_layer(config, s, p, activation_checkpointing);
-  const bool drops = config.attention_dropout() > 0;
-
-  // Alive from the end of the layers' forward to their backward.
-  int64_t kept = s.layers * (p.held + (activation_checkpointing ? 0 : layer));
-  if (config.has_projections()) kept += p.embedded;              // project_in's input
-  if (config.has_final_layer_norm()) kept += p.held;             // its input
-  if (config.has_projections()) kept += p.held;                  // project_out's input
-  kept += 2 * s.tokens * static_cast<int64_t>(sizeof(int64_t));  // rows of the two tables
-
-  // The last layer runs: what it makes on the way and does not keep. A checkpointed one keeps nothing.
-  const int64_t passing = p.feed_forward + p.held + p.whole;
-  const int64_t forward = activation_checkpointing ? layer + passing : passing;
-
-  // The loss of a chunk, while the gradients of the head and of its input grow (vocab_parallel_linear_cross_entropy.h).
-  const int64_t chunk = std::min(kLossChunk, s.tokens) * s.vocabulary;
-  const int64_t head_gradient = s.vocabulary * s.embedding * p.wide;
-  const int64_t hidden = p.embedded + (s.sliced() ? p.whole_embedded : 0);
-  int64_t loss = hidden + p.whole_embedded + head_gradient + chunk * s.element;
-  if (s.element < p.wide) loss += chunk * p.wide + s.vocabulary * s.embedding * s.element;
-
-  // Backward begins with the last layer: the gradients of its output, of the feed-forward before and after its
-  // activation, of the largest weight. A checkpointed layer is there whole once more.
-  const int64_t largest_weight = std::max(s.feed_forward, s.attention) * s.hidden * s.element;
-  int64_t backward = p.held + p.feed_forward + std::max(p.feed_forward, p.gathered + largest_weight);
-  backward = std::max(backward, 2 * p.whole_embedded + head_gradient);
-  backward =
-      std::max(backward, 2 * p.held + 4 * p.attention - p.feed_forward + (drops ? explicit_attention_bytes(s, p) : 0));
-  if (activation_checkpointing) backward += layer + p.held;
-
-  // The table's gradient comes last, dense.
-  const int64_t end = s.vocabulary * s.embedding * s.element + 2 * p.whole_embedded - kept;
-
-  return kept + std::max({forward, loss, backward, end});
+int64_t activation_peak_bytes(OptForCausalLMImpl& model, const LocalSizes& sizes, bool activation_checkpointing,
+                              bool accumulates) {
+  return ModelMemory(model, sizes, activation_checkpointing, accumulates).peak();
 }
 
 }  // namespace optp

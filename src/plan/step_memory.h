@@ -3,16 +3,18 @@
 
 #include <cstdint>
 
-#include "modules/opt_config.h"
+#include "modules/opt_for_causal_lm.h"
 #include "src/plan/training_shape.h"
 
 namespace optp {
 
-/// The most bytes of activations that are alive at once, counted operation by operation from what modules/ computes and
-/// what autograd keeps of it. Of the moments that can be the largest (the last layer's forward, the loss, the first
-/// steps of backward, its end) it takes the largest. Without padding; a padding mask adds [B, 1, T, T].
+/// The most bytes of activations and gradients in flight that are alive at once, followed operation by operation
+/// through what modules/ and parallel/ compute and what autograd keeps of it. Without padding; a padding mask adds [B,
+/// 1, T, T]. `accumulates`: a step has several micro-batches, whose gradients are added up. Where backward does not
+/// come by for the sake of frozen parameters nothing is kept; frozen ones on its way count as if they were trained.
 ///
-/// Left out: what products and allocators need inside, and tensors of a few numbers a token.
-int64_t activation_peak_bytes(const OptConfig& config, const LocalSizes& sizes, bool activation_checkpointing);
+/// Left out: what products, attention and allocators need inside, and tensors of a few numbers a token.
+int64_t activation_peak_bytes(OptForCausalLMImpl& model, const LocalSizes& sizes, bool activation_checkpointing,
+                              bool accumulates);
 
 }  // namespace optp

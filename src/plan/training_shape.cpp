@@ -2,21 +2,24 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+
 namespace optp {
 
-int64_t TrainingShape::rows(int64_t dp) const {
-  const int64_t part = batch_size / dp;
-  return micro_batch_size == 0 ? part : std::min(micro_batch_size, part);
+int64_t TrainingShape::part(int64_t dp, int64_t copy) const { return ShardLayout(batch_size, dp).range(copy).size; }
+
+int64_t TrainingShape::rows(int64_t dp, int64_t copy) const {
+  return micro_batch_size == 0 ? part(dp, copy) : std::min(micro_batch_size, part(dp, copy));
 }
 
 void TrainingShape::validate(const OptConfig& config, int64_t dp) const {
-  TORCH_CHECK_VALUE(batch_size >= 1 && batch_size % dp == 0, "a batch of ", batch_size,
-                    " sequences cannot be dealt out to ", dp, " copies of the model; use a multiple of ", dp, ".");
+  TORCH_CHECK_VALUE(batch_size >= dp, "a batch of ", batch_size, " sequences cannot be shared by ", dp,
+                    " copies of the model; use ", dp, " or more.");
   TORCH_CHECK_VALUE(micro_batch_size >= 0, "a micro-batch of ", micro_batch_size, " sequences is none; use 1 or more.");
   TORCH_CHECK_VALUE(seq_len >= 1 && seq_len <= config.max_position_embeddings(), "sequences of ", seq_len,
                     " tokens do not fit the model; use 1 to ", config.max_position_embeddings(), ".");
   // Far beyond any step, and small enough that no size overflows.
-  TORCH_CHECK_VALUE(rows(dp) <= (int64_t{1} << 30) / seq_len, "a micro-batch of ", rows(dp), " x ", seq_len,
+  TORCH_CHECK_VALUE(rows(dp, 0) <= (int64_t{1} << 30) / seq_len, "a micro-batch of ", rows(dp, 0), " x ", seq_len,
                     " tokens is not credible; use --micro-batch-size.");
 }
 
@@ -47,6 +50,27 @@ LocalSizes local_sizes(OptForCausalLMImpl& model, const TrainingShape& shape, in
   sizes.vocabulary = own(model.decoder->embed_tokens->layout());
   sizes.element = model.decoder->embed_tokens->weight.element_size();
   return sizes;
+}
+
+bool trained(const at::Tensor& parameter) { return parameter.defined() && parameter.requires_grad(); }
+
+bool trained(const torch::nn::Module& module) {
+  const std::vector<at::Tensor> parameters = module.parameters();
+  return std::any_of(parameters.begin(), parameters.end(), [](const at::Tensor& p) { return p.requires_grad(); });
+}
+
+bool embeddings_trained(OptForCausalLMImpl& model) {
+  OptDecoderImpl& decoder = *model.decoder;
+  return trained(decoder.embed_tokens->weight) || trained(decoder.embed_positions->weight) ||
+         (decoder.project_in && trained(*decoder.project_in));
+}
+
+int64_t first_reached_layer(OptForCausalLMImpl& model) {
+  int64_t layer = 0;
+  if (embeddings_trained(model)) return layer;
+  const int64_t layers = model.config().num_hidden_layers();
+  while (layer < layers && !trained(*model.decoder->layers->ptr(layer))) ++layer;
+  return layer;
 }
 
 }  // namespace optp

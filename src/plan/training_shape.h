@@ -15,8 +15,9 @@ struct TrainingShape {
   bool sequence_parallel = false;
   bool activation_checkpointing = false;
 
-  /// Sequences in a forward pass, the largest of the step.
-  int64_t rows(int64_t dp) const;
+  /// Sequences of copy `copy` of `dp`, and those that it takes at once; the first copy has no fewer than others.
+  int64_t part(int64_t dp, int64_t copy) const;
+  int64_t rows(int64_t dp, int64_t copy) const;
   /// Throws c10::ValueError unless the step fits the model and can be shared by `dp` copies.
   void validate(const OptConfig& config, int64_t dp) const;
 };
@@ -38,5 +39,13 @@ struct LocalSizes {
 
 /// Of `model`, built for its rank (on any device), and a forward pass over `sequences` sequences of that shape.
 LocalSizes local_sizes(OptForCausalLMImpl& model, const TrainingShape& shape, int64_t sequences);
+
+/// Whether a gradient of the parameter, or of any of the module's parameters, is wanted. Undefined: no.
+bool trained(const at::Tensor& parameter);
+bool trained(const torch::nn::Module& module);
+/// Whether the embeddings' output needs a gradient, and the first layer that backward goes through; the number of
+/// layers if it goes through none.
+bool embeddings_trained(OptForCausalLMImpl& model);
+int64_t first_reached_layer(OptForCausalLMImpl& model);
 
 }  // namespace optp
