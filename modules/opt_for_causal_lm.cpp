@@ -69,7 +69,7 @@ OptOutput OptForCausalLMImpl::forward(const at::Tensor& input_ids, const OptForw
                       "the last token's logits alone give no loss, and not with sequence parallelism; ask for all.");
     hidden = hidden.view({input_ids.size(0), input_ids.size(1), -1}).select(1, -1);  // [B, embedding_size]
   }
-  const at::Tensor& weight = lm_head ? lm_head->weight : decoder->embed_tokens->weight;
+  const StoredWeight weight = lm_head ? lm_head->stored_weight() : decoder->embed_tokens->stored_weight();
   const auto slices = decoder->slices(input_ids.numel(), options);
   const at::Tensor head_input =  // [B T, embedding_size]
       slices ? all_gather_to(hidden, 0, slices->layout, group, "lm_head input", "lm_head backward")

@@ -33,14 +33,21 @@ void ColumnParallelLinearImpl::pretty_print(std::ostream& stream) const {
 
 at::Tensor ColumnParallelLinearImpl::forward(const at::Tensor& input, const std::optional<TokenSlices>& slices) {
   if (slices) {
+    TORCH_CHECK_VALUE(!weight.defined() || weight.scalar_type() == input.scalar_type(), options.name(), ": weights in ",
+                      weight.scalar_type(),
+                      " do not serve slices of the tokens; compute without sequence parallelism.");
     TORCH_CHECK_VALUE(!options.gather_output(), options.name(),
                       ": the output for a slice of the tokens is not gathered; leave gather_output off.");
     return gathered_products(input, {{weight, bias}}, *slices, group_,
                              {forward_site_, options.name() + " regather", backward_site_})[0];
   }
   const at::Tensor shared = options.copy_input() ? copy_to(input, group_, backward_site_) : input;
-  const at::Tensor output = product(shared, weight, bias);
+  const at::Tensor output = product(shared, stored_weight(), bias);
   return options.gather_output() ? gather_from(output, -1, layout_, group_, forward_site_) : output;
+}
+
+void ColumnParallelLinearImpl::narrow_weight(at::ScalarType type) {
+  narrow_weight_(weight, weight_scale_, type, /*group=*/nullptr, options.name());
 }
 
 std::map<std::string, ParameterShard> ColumnParallelLinearImpl::sharded_parameters() const {

@@ -14,6 +14,7 @@
 #include "parallel/process_group.h"
 #include "parallel/sequence_parallel.h"
 #include "parallel/shard.h"
+#include "parallel/stored_weight.h"
 
 namespace optp {
 
@@ -47,7 +48,9 @@ struct ColumnParallelLinearOptions {
 /// gradient over the ranks once ("<name> backward": all_reduce).
 /// Parameters: `weight` [local out_features, in_features], `bias` [local out_features]. They are uninitialised memory
 /// until they are filled: copy_from_whole, a checkpoint, or random numbers keyed by name (parallel/random.h).
-class ColumnParallelLinearImpl : public torch::nn::Cloneable<ColumnParallelLinearImpl>, public ShardedModule {
+class ColumnParallelLinearImpl : public torch::nn::Cloneable<ColumnParallelLinearImpl>,
+                                 public ShardedModule,
+                                 public NarrowableLayer {
  public:
   /// Throws c10::ValueError when group.size() ranks cannot share the output features.
   ColumnParallelLinearImpl(ColumnParallelLinearOptions options, ProcessGroup group);
@@ -63,6 +66,8 @@ class ColumnParallelLinearImpl : public torch::nn::Cloneable<ColumnParallelLinea
   at::Tensor forward(const at::Tensor& input, const std::optional<TokenSlices>& slices = {});
 
   std::map<std::string, ParameterShard> sharded_parameters() const override;
+  void narrow_weight(at::ScalarType type) override;
+  StoredWeight stored_weight() const { return {weight, weight_scale_}; }
   const ShardLayout& layout() const { return layout_; }
 
   ColumnParallelLinearOptions options;
@@ -74,6 +79,7 @@ class ColumnParallelLinearImpl : public torch::nn::Cloneable<ColumnParallelLinea
   ShardLayout layout_;
   std::string forward_site_;
   std::string backward_site_;
+  at::Tensor weight_scale_;  // of an int8 weight, [local out_features]
 };
 
 TORCH_MODULE(ColumnParallelLinear);

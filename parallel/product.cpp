@@ -1,15 +1,65 @@
 #include "parallel/product.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+
+#include "parallel/few_rows_product.h"
 
 namespace optp {
+namespace {
 
-at::Tensor product(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
-  return at::linear(input, weight, bias);
+// out [M, N] = input [M, K] times a narrower weight, which is widened for a few output channels at a time.
+void widened_product_out(const at::Tensor& out, const at::Tensor& input, const StoredWeight& weight) {
+  constexpr int64_t kWide = 1 << 18;  // 1 MiB of float32
+  const int64_t channels = weight.values.size(0), features = weight.values.size(1);
+  const int64_t block = std::clamp<int64_t>(kWide / std::max<int64_t>(1, features), 1, std::max<int64_t>(1, channels));
+  const at::Tensor wide = at::empty({block, features}, input.options());
+  for (int64_t first = 0; first < channels; first += block) {
+    const int64_t count = std::min(block, channels - first);
+    at::Tensor part = out.narrow(1, first, count);
+    at::mm_out(part, input, weight.widened(first, count, wide).t());
+  }
 }
 
-void product_out(at::Tensor out, const at::Tensor& input, const at::Tensor& weight) {
-  at::mm_out(out, input, weight.t());
+// In a type of its own, or for a few rows: input [M, K].
+at::Tensor product_without_gradient(const at::Tensor& input, const StoredWeight& weight, const at::Tensor& bias) {
+  TORCH_CHECK_VALUE(input.scalar_type() == at::kFloat, "weights in ", weight.values.scalar_type(),
+                    " meet activations in ", input.scalar_type(), "; compute in float32.");
+  TORCH_CHECK_VALUE(!at::GradMode::is_enabled() || !input.requires_grad(), "weights in ", weight.values.scalar_type(),
+                    " have no gradient; train with float32 weights.");
+  at::Tensor out = at::empty({input.size(0), weight.values.size(0)}, input.options().requires_grad(false));
+  if (few_rows_product_serves(input, weight)) {
+    few_rows_product(out, input, weight, bias);
+    return out;
+  }
+  widened_product_out(out, input, weight);
+  return bias.defined() ? out.add_(bias) : out;
+}
+
+}  // namespace
+
+at::Tensor product(const at::Tensor& input, const StoredWeight& weight, const at::Tensor& bias) {
+  const bool narrow = weight.narrower_than(input.scalar_type());
+  if (!narrow && !c10::InferenceMode::is_enabled()) return at::linear(input, weight.values, bias);
+  const at::Tensor rows = (input.dim() == 2 ? input : input.reshape({-1, input.size(-1)})).contiguous();
+  if (!narrow && !few_rows_product_serves(rows, weight)) return at::linear(input, weight.values, bias);
+  const at::Tensor out = product_without_gradient(rows, weight, bias);
+  if (input.dim() == 2) return out;
+  std::vector<int64_t> shape = input.sizes().vec();
+  shape.back() = out.size(1);
+  return out.view(shape);
+}
+
+void product_out(at::Tensor out, const at::Tensor& input, const StoredWeight& weight) {
+  if (!weight.narrower_than(input.scalar_type())) {
+    at::mm_out(out, input, weight.values.t());
+  } else if (few_rows_product_serves(input, weight) && out.is_contiguous()) {
+    few_rows_product(out, input, weight, {});
+  } else {
+    widened_product_out(out, input, weight);
+  }
 }
 
 void product_input_gradient_out(at::Tensor out, const at::Tensor& gradient, const at::Tensor& weight) {

@@ -4,16 +4,20 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "parallel/stored_weight.h"
+
 namespace optp {
 
-/// input [..., K] times weight [N, K] transposed, plus bias [N] if it is defined -> [..., N].
-at::Tensor product(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias = {});
+/// input [..., K] times weight [N, K] transposed, plus bias [N] if it is defined -> [..., N], in the input's type.
+/// A weight that is narrower than a float32 input is widened on the way. Such a product has no gradient: it is a
+/// c10::ValueError where one is wanted. Under c10::InferenceMode a few rows take few_rows_product.
+at::Tensor product(const at::Tensor& input, const StoredWeight& weight, const at::Tensor& bias = {});
 
 // The same product and its two gradients as plain arithmetic, for operations with a backward of their own: matrices
 // that autograd does not follow. `out` is overwritten.
 
 /// out [M, N] = input [M, K] times weight [N, K] transposed.
-void product_out(at::Tensor out, const at::Tensor& input, const at::Tensor& weight);
+void product_out(at::Tensor out, const at::Tensor& input, const StoredWeight& weight);
 
 /// out [M, K] = gradient [M, N] times weight [N, K].
 void product_input_gradient_out(at::Tensor out, const at::Tensor& gradient, const at::Tensor& weight);

@@ -35,11 +35,16 @@ at::Tensor RowParallelLinearImpl::forward(const at::Tensor& input, const std::op
   if (slices) {
     TORCH_CHECK_VALUE(options.input_is_parallel(), options.name(),
                       ": slices of the tokens come from an input that is parallel; leave input_is_parallel on.");
-    return reduce_scatter_from(product(input, weight), bias, 0, slices->layout, group_, forward_site_, backward_site_);
+    return reduce_scatter_from(product(input, stored_weight()), bias, 0, slices->layout, group_, forward_site_,
+                               backward_site_);
   }
   const at::Tensor part = options.input_is_parallel() ? input : scatter_to(input, -1, layout_, group_, backward_site_);
-  at::Tensor sum = reduce_from_(product(part, weight), group_, forward_site_);
+  at::Tensor sum = reduce_from_(product(part, stored_weight()), group_, forward_site_);
   return bias.defined() ? sum.add_(bias) : sum;
+}
+
+void RowParallelLinearImpl::narrow_weight(at::ScalarType type) {
+  narrow_weight_(weight, weight_scale_, type, &group_, options.name() + " narrow");
 }
 
 std::map<std::string, ParameterShard> RowParallelLinearImpl::sharded_parameters() const {

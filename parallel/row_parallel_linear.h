@@ -14,6 +14,7 @@
 #include "parallel/process_group.h"
 #include "parallel/sequence_parallel.h"
 #include "parallel/shard.h"
+#include "parallel/stored_weight.h"
 
 namespace optp {
 
@@ -45,7 +46,9 @@ struct RowParallelLinearOptions {
 /// sum. Backward communicates only when the input was whole ("<name> backward": all_gather). Parameters: `weight`
 /// [out_features, local in_features]; `bias` [out_features], whole on every rank. They are uninitialised memory until
 /// they are filled, as in ColumnParallelLinear.
-class RowParallelLinearImpl : public torch::nn::Cloneable<RowParallelLinearImpl>, public ShardedModule {
+class RowParallelLinearImpl : public torch::nn::Cloneable<RowParallelLinearImpl>,
+                              public ShardedModule,
+                              public NarrowableLayer {
  public:
   /// Throws c10::ValueError when group.size() ranks cannot share the input features.
   RowParallelLinearImpl(RowParallelLinearOptions options, ProcessGroup group);
@@ -63,6 +66,8 @@ class RowParallelLinearImpl : public torch::nn::Cloneable<RowParallelLinearImpl>
   at::Tensor forward(const at::Tensor& input, const std::optional<TokenSlices>& slices = {});
 
   std::map<std::string, ParameterShard> sharded_parameters() const override;
+  void narrow_weight(at::ScalarType type) override;
+  StoredWeight stored_weight() const { return {weight, weight_scale_}; }
   const ShardLayout& layout() const { return layout_; }
 
   RowParallelLinearOptions options;
@@ -74,6 +79,7 @@ class RowParallelLinearImpl : public torch::nn::Cloneable<RowParallelLinearImpl>
   ShardLayout layout_;
   std::string forward_site_;
   std::string backward_site_;
+  at::Tensor weight_scale_;  // of an int8 weight, [out_features], of the whole weight's channels
 };
 
 TORCH_MODULE(RowParallelLinear);

@@ -49,10 +49,22 @@ at::Tensor VocabParallelEmbeddingImpl::own_rows(const at::Tensor& ids) {
   const Range range = layout_.range(group_.rank());
   const int64_t padding =
       options.padding_idx() && range.contains(*options.padding_idx()) ? *options.padding_idx() - range.start : -1;
-  if (group_.size() == 1) return at::embedding(weight, ids, padding);
+  if (group_.size() == 1) return lookup(ids, padding);
   const at::Tensor elsewhere = ids.lt(range.start).logical_or_(ids.ge(range.end()));
   const at::Tensor local = (ids - range.start).masked_fill_(elsewhere, 0);
-  return at::embedding(weight, local, padding).masked_fill(elsewhere.unsqueeze(-1), 0);
+  return lookup(local, padding).masked_fill(elsewhere.unsqueeze(-1), 0);
+}
+
+at::Tensor VocabParallelEmbeddingImpl::lookup(const at::Tensor& local_ids, int64_t padding) const {
+  if (!narrowed_) return at::embedding(weight, local_ids, padding);
+  std::vector<int64_t> shape = local_ids.sizes().vec();
+  shape.push_back(options.embedding_dim());
+  return stored_weight().rows(local_ids.flatten()).view(shape);
+}
+
+void VocabParallelEmbeddingImpl::narrow_weight(at::ScalarType type) {
+  narrow_weight_(weight, weight_scale_, type, /*group=*/nullptr, options.name());
+  narrowed_ = true;
 }
 
 std::map<std::string, ParameterShard> VocabParallelEmbeddingImpl::sharded_parameters() const {

@@ -14,6 +14,7 @@
 #include "parallel/process_group.h"
 #include "parallel/sequence_parallel.h"
 #include "parallel/shard.h"
+#include "parallel/stored_weight.h"
 
 namespace optp {
 
@@ -35,7 +36,9 @@ struct VocabParallelEmbeddingOptions {
 /// and the sum over the ranks is the lookup in the whole table, bit for bit (all other addends are zero).
 /// "<name> forward": all_reduce; backward needs nothing.
 /// Parameter: `weight` [local rows, embedding_dim], uninitialised memory until it is filled.
-class VocabParallelEmbeddingImpl : public torch::nn::Cloneable<VocabParallelEmbeddingImpl>, public ShardedModule {
+class VocabParallelEmbeddingImpl : public torch::nn::Cloneable<VocabParallelEmbeddingImpl>,
+                                   public ShardedModule,
+                                   public NarrowableLayer {
  public:
   VocabParallelEmbeddingImpl(VocabParallelEmbeddingOptions options, ProcessGroup group);
 
@@ -51,6 +54,8 @@ class VocabParallelEmbeddingImpl : public torch::nn::Cloneable<VocabParallelEmbe
   at::Tensor forward(const at::Tensor& ids, const std::optional<TokenSlices>& slices = {});
 
   std::map<std::string, ParameterShard> sharded_parameters() const override;
+  void narrow_weight(at::ScalarType type) override;
+  StoredWeight stored_weight() const { return {weight, weight_scale_}; }
   const ShardLayout& layout() const { return layout_; }
 
   VocabParallelEmbeddingOptions options;
@@ -59,11 +64,15 @@ class VocabParallelEmbeddingImpl : public torch::nn::Cloneable<VocabParallelEmbe
  private:
   // [.., embedding_dim], zeros where another rank owns the id.
   at::Tensor own_rows(const at::Tensor& ids);
+  // Rows of this rank's part of the table.
+  at::Tensor lookup(const at::Tensor& local_ids, int64_t padding) const;
 
   ProcessGroup group_;
   ShardLayout layout_;
   std::string forward_site_;
   std::string backward_site_;
+  at::Tensor weight_scale_;  // of an int8 table, [local rows]
+  bool narrowed_ = false;
 };
 
 TORCH_MODULE(VocabParallelEmbedding);

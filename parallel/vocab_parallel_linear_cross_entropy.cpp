@@ -56,8 +56,8 @@ class LinearCrossEntropyBackward : public torch::autograd::Node {
 
 // What is the same for all chunks.
 struct Head {
-  at::Tensor weight;  // [V, D]
-  Range range;        // of the vocabulary, this rank's
+  StoredWeight weight;  // [V, D]
+  Range range;          // of the vocabulary, this rank's
   ProcessGroup group;
   std::string site;
   at::ScalarType type;  // of statistics and sums
@@ -107,12 +107,14 @@ at::Tensor losses_and_gradient(at::Tensor& logits, const Labels& labels, const H
   return (sum.log() - of_label).masked_fill_(labels.ignored, 0);
 }
 
-void check_shapes(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, const Range& range,
+void check_shapes(const at::Tensor& hidden, const StoredWeight& stored, const at::Tensor& labels, const Range& range,
                   int64_t chunk, std::string_view site) {
-  TORCH_CHECK_VALUE(hidden.dim() == 2 && weight.dim() == 2 && weight.size(1) == hidden.size(1) &&
-                        hidden.scalar_type() == weight.scalar_type(),
-                    site, ": hidden is ", hidden.scalar_type(), " ", hidden.sizes(), " and weight ",
-                    weight.scalar_type(), " ", weight.sizes(), "; pass [N, D] and [V, D] of one type.");
+  const at::Tensor& weight = stored.values;
+  const bool fits = hidden.scalar_type() == weight.scalar_type() ||
+                    (hidden.scalar_type() == at::kFloat && at::elementSize(weight.scalar_type()) < 4);
+  TORCH_CHECK_VALUE(hidden.dim() == 2 && weight.dim() == 2 && weight.size(1) == hidden.size(1) && fits, site,
+                    ": hidden is ", hidden.scalar_type(), " ", hidden.sizes(), " and weight ", weight.scalar_type(),
+                    " ", weight.sizes(), "; pass [N, D] and [V, D] of one type.");
   TORCH_CHECK_VALUE(weight.size(0) == range.size, site, ": weight has ", weight.size(0), " rows and this rank owns ",
                     range.size, " words; pass [", range.size, ", D].");
   TORCH_CHECK_VALUE(labels.dim() == 1 && labels.size(0) == hidden.size(0), site, ": ", labels.sizes(), " labels for ",
@@ -122,12 +124,13 @@ void check_shapes(const at::Tensor& hidden, const at::Tensor& weight, const at::
 
 }  // namespace
 
-at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
+at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const StoredWeight& stored,
                                                const at::Tensor& labels, const ShardLayout& layout,
                                                const ProcessGroup& group, int64_t ignore_index, std::string_view site,
                                                int64_t chunk) {
+  const at::Tensor& weight = stored.values;
   const Range range = layout.range(group.rank());
-  check_shapes(hidden, weight, labels, range, chunk, site);
+  check_shapes(hidden, stored, labels, range, chunk, site);
   check_labels(labels, layout, ignore_index);
   const bool record = at::GradMode::is_enabled();
   const bool hidden_wanted = record && hidden.requires_grad();
@@ -138,7 +141,7 @@ at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const a
   {
     at::NoGradGuard no_grad;
     const auto type = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const Head head{weight.detach(), range, group, std::string(site), type};
+    const Head head{{weight.detach(), stored.scale}, range, group, std::string(site), type};
     const Labels all = labels_of(labels, layout, range, ignore_index);
     const int64_t rows = hidden.size(0);
     at::Tensor losses = at::empty({rows, 1}, type);
@@ -157,7 +160,7 @@ at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const a
       part(losses).copy_(losses_and_gradient(statistics, own, head, hidden_wanted || weight_wanted));
       if (!hidden_wanted && !weight_wanted) continue;
       if (!product_rows.is_same(statistics)) product_rows.copy_(statistics);
-      if (hidden_wanted) product_input_gradient_out(part(hidden_gradient), product_rows, head.weight);
+      if (hidden_wanted) product_input_gradient_out(part(hidden_gradient), product_rows, head.weight.values);
       if (weight_wanted) add_product_weight_gradient_(weight_gradient, product_rows, input);
     }
     result = losses.sum();

@@ -8,6 +8,7 @@
 
 #include "parallel/process_group.h"
 #include "parallel/shard.h"
+#include "parallel/stored_weight.h"
 
 namespace optp {
 
@@ -17,7 +18,7 @@ inline constexpr int64_t kLossChunk = 256;
 /// The sum over all rows of log(sum_v exp(logits_v)) - logits_label with logits = hidden W^T, on every rank:
 ///
 ///   hidden  [N, D]  the same on every rank
-///   weight  [V, D]  this rank's rows layout.range(group.rank()) of W
+///   weight  [V, D]  this rank's rows layout.range(group.rank()) of W; no gradients if it is narrower than hidden
 ///   labels  [N]     int64 ids of the whole vocabulary, the same on every rank; ignore_index -> loss 0, no gradient
 ///   result  []      float32 (float64 for float64 operands): statistics and sums are taken in that type
 ///
@@ -32,7 +33,7 @@ inline constexpr int64_t kLossChunk = 256;
 /// Communication, none of it in a group of one: one all_gather of 3 numbers a row for each chunk at `site`, so
 /// ceil(N / chunk) calls and 3 N numbers of the result's type; nothing in backward.
 /// Throws c10::IndexError for a label outside the vocabulary that is not ignore_index.
-at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
+at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const StoredWeight& weight,
                                                const at::Tensor& labels, const ShardLayout& layout,
                                                const ProcessGroup& group, int64_t ignore_index = -100,
                                                std::string_view site = "vocab_parallel_linear_cross_entropy",
