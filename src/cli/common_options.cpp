@@ -81,6 +81,13 @@ void add_dp_option(CLI::App& command, CommonOptions& options) {
       ->capture_default_str();
 }
 
+void add_weights_option(CLI::App& command, CommonOptions& options) {
+  command
+      .add_option("--weights", options.weights,
+                  "What the weights are kept as; fewer bits decode faster (default: as --dtype)")
+      ->check(CLI::IsMember({"float32", "bfloat16", "int8"}));
+}
+
 ModelSource model_of(const CommonOptions& options) {
   ModelSource source = find_model(options.model);
   const bool changed = options.vocab_size || options.hidden_size || options.num_layers || options.num_heads ||
@@ -114,6 +121,13 @@ at::ScalarType dtype_of(const std::string& name) {
          : name == "bfloat16" ? at::kBFloat16
          : name == "float16"  ? at::kHalf
                               : at::kFloat;
+}
+
+at::ScalarType weights_of(const CommonOptions& options) {
+  const std::string& weights = options.weights.value_or(options.dtype);
+  TORCH_CHECK_VALUE(weights == options.dtype || options.dtype == "float32", "--weights ", weights,
+                    " goes with float32 arithmetic, not with --dtype ", options.dtype, "; leave one of them out.");
+  return weights == "int8" ? at::kChar : dtype_of(weights);
 }
 
 LogLevel log_level_of(const std::string& name, bool quiet) {

@@ -25,6 +25,7 @@ struct CommonOptions {
   int64_t dp = 1;       // commands that take --dp call add_dp_option
   int64_t threads = 0;  // 0: this host's cores divided by its ranks
   std::string dtype = "float32";
+  std::optional<std::string> weights;  // as dtype; commands that take --weights call add_weights_option
   uint64_t seed = 0;
   std::string comm = "auto";
   double timeout = 600;
@@ -45,10 +46,16 @@ void add_log_options(CLI::App& command, CommonOptions& options);
 /// Adds --dp, for commands whose work several copies of the model can share.
 void add_dp_option(CLI::App& command, CommonOptions& options);
 
+/// Adds --weights, for commands that use a model and do not train it.
+void add_weights_option(CLI::App& command, CommonOptions& options);
+
 /// The model that the options name, with the preset changed as they say. Throws c10::ValueError.
 ModelSource model_of(const CommonOptions& options);
 
 at::ScalarType dtype_of(const std::string& name);
+
+/// What --weights names, else --dtype. Throws c10::ValueError if the two contradict each other.
+at::ScalarType weights_of(const CommonOptions& options);
 
 /// The level that --log-level names; --quiet alone is "warn".
 LogLevel log_level_of(const std::string& name, bool quiet);

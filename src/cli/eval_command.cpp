@@ -9,11 +9,11 @@
 #include <memory>
 #include <optional>
 
-#include "modules/opt_for_causal_lm.h"
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
 #include "src/cli/tokenizer_option.h"
 #include "src/data/token_file.h"
+#include "src/inference/inference_model.h"
 #include "src/inference/multiple_choice.h"
 #include "src/inference/perplexity.h"
 #include "src/log.h"
@@ -87,14 +87,15 @@ nlohmann::ordered_json eval_choices(OptForCausalLM& model, const EvalArguments& 
 int run_eval(const EvalArguments& arguments, const std::vector<std::string>& program) {
   TORCH_CHECK_VALUE(arguments.data.empty() != arguments.choices.empty(),
                     "eval needs one of --data FILE and --choices FILE; name it.");
+  const at::ScalarType weights = weights_of(arguments.common);
   const ModelSource source = model_of(arguments.common);
   const bool texts = !arguments.choices.empty() || !arguments.data.ends_with(".npy");
   const std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(arguments.tokenizer, source, texts);
   const Participation participation = join(arguments.common, program);
   if (participation.exit_status) return *participation.exit_status;
 
-  OptForCausalLM model(source.config, participation.mesh, dtype_of(arguments.common.dtype));
-  source.load_weights(named_shards(*model), arguments.common.seed);
+  OptForCausalLM model =
+      load_for_inference(source, participation.mesh, arguments.common.seed, dtype_of(arguments.common.dtype), weights);
   const nlohmann::ordered_json json = arguments.choices.empty() ? eval_text(model, arguments, tokenizer.get())
                                                                 : eval_choices(model, arguments, *tokenizer);
   if (participation.mesh.world().rank() == 0) {
@@ -113,6 +114,7 @@ void add_eval(CLI::App& app, Runner& runner) {
   auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command = app.add_subcommand("eval", "Loss and perplexity of a text, or accuracy on multiple choice");
   add_common_options(*command, arguments->common, {"float32", "bfloat16", "float64"});
+  add_weights_option(*command, arguments->common);
   add_dp_option(*command, arguments->common);
   command->add_option("--data", arguments->data, "Text (</s> is put in front), or tokens (.npy) as they are");
   command->add_option("--choices", arguments->choices,

@@ -8,12 +8,12 @@
 #include <memory>
 #include <sstream>
 
-#include "modules/opt_for_causal_lm.h"
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
 #include "src/cli/tokenizer_option.h"
 #include "src/data/utf8.h"
 #include "src/inference/generator.h"
+#include "src/inference/inference_model.h"
 #include "src/inference/shared_lines.h"
 #include "src/log.h"
 
@@ -121,12 +121,21 @@ void print_results(const std::vector<GenerationResult>& results, int64_t num_sam
   std::cout << std::flush;
 }
 
+// Seconds that this rank has spent in the collectives of a group.
+double communication_seconds(const ProcessGroup& group) {
+  double seconds = 0;
+  for (const auto& [site, count] : group.counts()) seconds += count.seconds;
+  return seconds;
+}
+
 // Generates, shows what came, and returns it as `--json` wants it.
 nlohmann::ordered_json run_prompts(Generator& generator, const Prompts& prompts, const GenerateArguments& arguments,
-                                   bool speaks, bool as_text) {
+                                   const Mesh& mesh, bool as_text) {
+  const bool speaks = mesh.world().rank() == 0;
   const int64_t num_samples = arguments.options.num_samples;
   const bool streams =
       speaks && as_text && prompts.size() == 1 && num_samples == 1 && (arguments.stream || isatty(STDOUT_FILENO) == 1);
+  const double communication = communication_seconds(mesh.tensor());
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<GenerationResult> results =
       generator.generate(prompts, arguments.options, [&](const GeneratedToken& token) {
@@ -140,12 +149,14 @@ nlohmann::ordered_json run_prompts(Generator& generator, const Prompts& prompts,
     print_results(results, num_samples, as_text);
   }
   nlohmann::ordered_json json = json_of(results, seconds.count());
+  json["comm_fraction"] = (communication_seconds(mesh.tensor()) - communication) / seconds.count();
   log_line(LogLevel::info, c10::str(json["tokens_per_second"].get<double>(), " tokens/s"));
   return json;
 }
 
 int run_generate(const GenerateArguments& arguments, const std::vector<std::string>& program) {
   arguments.options.sampling.validate();
+  const at::ScalarType weights = weights_of(arguments.common);
   const ModelSource source = model_of(arguments.common);
   const bool texts = !arguments.prompts.empty() || !arguments.prompt_file.empty() || arguments.interactive;
   const std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(arguments.tokenizer, source, texts);
@@ -154,8 +165,8 @@ int run_generate(const GenerateArguments& arguments, const std::vector<std::stri
   const Participation participation = join(arguments.common, program);
   if (participation.exit_status) return *participation.exit_status;
 
-  OptForCausalLM model(source.config, participation.mesh, dtype_of(arguments.common.dtype));
-  source.load_weights(named_shards(*model), arguments.common.seed);
+  const OptForCausalLM model =
+      load_for_inference(source, participation.mesh, arguments.common.seed, dtype_of(arguments.common.dtype), weights);
   Generator generator(model, tokenizer.get());
   const bool speaks = participation.mesh.world().rank() == 0;
   nlohmann::ordered_json json;
@@ -163,13 +174,14 @@ int run_generate(const GenerateArguments& arguments, const std::vector<std::stri
     SharedLines lines(participation.mesh.world(), "> ");
     while (const std::optional<std::string> line = lines.next()) {
       try {
-        json = run_prompts(generator, {encode_prompt(*tokenizer, *line, source.config)}, arguments, speaks, true);
+        json = run_prompts(generator, {encode_prompt(*tokenizer, *line, source.config)}, arguments, participation.mesh,
+                           true);
       } catch (const c10::ValueError& error) {  // alike on every rank: the next line may be better
         log_line(LogLevel::error, error.what_without_backtrace());
       }
     }
   } else {
-    json = run_prompts(generator, prompts, arguments, speaks, tokenizer != nullptr);
+    json = run_prompts(generator, prompts, arguments, participation.mesh, tokenizer != nullptr);
   }
   if (speaks && !arguments.common.json.empty()) write_file(arguments.common.json, json.dump(2) + "\n");
   participation.mesh.world().barrier("generate end");
@@ -182,6 +194,7 @@ void add_generate(CLI::App& app, Runner& runner) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command = app.add_subcommand("generate", "Continue prompts");
   add_common_options(*command, arguments->common, {"float32", "bfloat16", "float64"});
+  add_weights_option(*command, arguments->common);
   command->add_option("--tokenizer", arguments->tokenizer,
                       "Folder with vocab.json and merges.txt, or bytes (default: the model's own)");
   auto* prompt = command->add_option("--prompt", arguments->prompts, "Texts to continue; </s> is put in front of each");
@@ -220,7 +233,7 @@ void add_generate(CLI::App& app, Runner& runner) {
       "  optp generate --model my-opt --prompt \"A photo of\"\n"
       "  optp generate --model my-opt --tp 2 --temperature 0.8 --top-p 0.95 --num-samples 3 --prompt \"Once\"\n"
       "  optp generate --model my-opt --prompt-ids 2,250,1345 --max-new-tokens 5 --json out.json\n"
-      "  optp generate --model my-opt --interactive");
+      "  optp generate --model my-opt --weights int8 --interactive");
   command->callback([arguments, &runner] {
     runner = [arguments](const std::vector<std::string>& program) {
       arguments->options.seed = arguments->common.seed;
