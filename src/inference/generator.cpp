@@ -2,37 +2,16 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <string_view>
+#include <utility>
 
 #include "modules/kv_cache.h"
-#include "parallel/vocab_parallel_argmax.h"
 #include "src/inference/continuation.h"
 
 namespace optp {
 namespace {
 
-constexpr double kNever = -std::numeric_limits<double>::infinity();
-
-// Prompts side by side, padded on the left, with room for the tokens to come.
-struct PromptBatch {
-  at::Tensor ids;   // [B, P]
-  at::Tensor mask;  // [B, P + new tokens]: 0 where padding stands
-};
-
-PromptBatch pad_left(const std::vector<std::vector<int64_t>>& rows, int64_t pad_id, int64_t new_tokens) {
-  size_t longest = 0;
-  for (const auto& row : rows) longest = std::max(longest, row.size());
-  const auto batch = static_cast<int64_t>(rows.size());
-  const auto width = static_cast<int64_t>(longest);
-  PromptBatch padded{at::full({batch, width}, pad_id, at::kLong), at::ones({batch, width + new_tokens}, at::kLong)};
-  for (int64_t row = 0; row < batch; ++row) {
-    const auto length = static_cast<int64_t>(rows[row].size());
-    std::copy(rows[row].begin(), rows[row].end(), padded.ids[row].data_ptr<int64_t>() + width - length);
-    padded.mask[row].narrow(0, 0, width - length).zero_();
-  }
-  return padded;
-}
+constexpr int64_t kOptVocabulary = 50272, kOptTokens = 50265;  // OPT's table has 7 rows more than tokens
 
 // The key of a continuation's random numbers: the seed, the sample and the prompt's content.
 RandomKey key_of(uint64_t seed, int64_t sample, const std::vector<int64_t>& prompt) {
@@ -40,19 +19,32 @@ RandomKey key_of(uint64_t seed, int64_t sample, const std::vector<int64_t>& prom
   return RandomKey(seed).with("generate").with(sample).with(content);
 }
 
+// The ids of this rank's range of the vocabulary that stand for no token, bool [local V]; undefined if there are none.
+at::Tensor ids_without_token(const OptForCausalLM& model, const Tokenizer* tokenizer) {
+  const bool has_opt_vocabulary = model->config().vocab_size() == kOptVocabulary;
+  const Range range = model->decoder->embed_tokens->layout().range(model->mesh().tensor().rank());
+  at::Tensor without = at::empty({range.size}, at::kBool);
+  bool* out = without.data_ptr<bool>();
+  for (int64_t id = range.start; id < range.end(); ++id) {
+    *out++ = tokenizer ? !tokenizer->has_token(id) : has_opt_vocabulary && id >= kOptTokens;
+  }
+  return without.any().item<bool>() ? without : at::Tensor();
+}
+
 }  // namespace
 
+// One continuation of one prompt while it comes.
+struct Generator::Sequence {
+  int64_t prompt, sample;
+  std::vector<int64_t> ids;  // the prompt's, then the new ones
+  RandomKey key;
+  Continuation continuation;
+};
+
 Generator::Generator(OptForCausalLM model, const Tokenizer* tokenizer)
-    : model_(std::move(model)), tokenizer_(tokenizer) {
-  constexpr int64_t kOptVocabulary = 50272, kOptTokens = 50265;
-  const int64_t vocabulary = model_->config().vocab_size();
-  const Range range = model_->decoder->embed_tokens->layout().range(model_->mesh().tensor().rank());
-  at::Tensor forbidden = at::empty({range.size}, at::kBool);
-  bool* out = forbidden.data_ptr<bool>();
-  for (int64_t id = range.start; id < range.end(); ++id) {
-    *out++ = tokenizer_ ? !tokenizer_->has_token(id) : vocabulary == kOptVocabulary && id >= kOptTokens;
-  }
-  if (forbidden.any().item<bool>()) forbidden_ = forbidden;
+    : model_(std::move(model)),
+      tokenizer_(tokenizer),
+      chooser_(model_->decoder->embed_tokens->layout(), model_->mesh().tensor(), ids_without_token(model_, tokenizer)) {
 }
 
 void Generator::check(const std::vector<std::vector<int64_t>>& prompts, const GenerationOptions& options) const {
@@ -83,76 +75,69 @@ std::vector<GenerationResult> Generator::generate(const std::vector<std::vector<
   check(prompts, options);
   const at::InferenceMode inference;
   const OptConfig& config = model_->config();
-  const ProcessGroup& group = model_->mesh().tensor();
-  const ShardLayout& vocabulary = model_->decoder->embed_tokens->layout();
   const ContinuationRules rules{options.max_new_tokens,
                                 config.eos_token_id(),
                                 {config.eos_token_id(), config.bos_token_id(), config.pad_token_id()},
                                 options.stops};
-
-  std::vector<std::vector<int64_t>> rows;  // prompt, then what was generated
-  std::vector<RandomKey> keys;
-  std::vector<Continuation> continuations;
-  for (const auto& prompt : prompts) {
+  std::vector<Sequence> sequences;
+  std::vector<std::vector<int64_t>> rows;
+  for (size_t prompt = 0; prompt < prompts.size(); ++prompt) {
     for (int64_t sample = 0; sample < options.num_samples; ++sample) {
-      rows.push_back(prompt);
-      keys.push_back(key_of(options.seed, sample, prompt));
-      continuations.emplace_back(tokenizer_, rules);
+      sequences.push_back({static_cast<int64_t>(prompt), sample, prompts[prompt],
+                           key_of(options.seed, sample, prompts[prompt]), Continuation(tokenizer_, rules)});
+      rows.push_back(prompts[prompt]);
     }
   }
-  const auto batch = static_cast<int64_t>(rows.size());
-  const PromptBatch padded = pad_left(rows, config.pad_token_id(), options.max_new_tokens);
-  const bool padding = !padded.mask.all().item<bool>();
-  KvCache cache(config, group, batch, padded.mask.size(1), model_->dtype());
+  const PromptBatch batch(rows, config.pad_token_id(), options.max_new_tokens);
+  KvCache cache(config, model_->mesh().tensor(), batch.rows(), batch.capacity(), model_->dtype());
 
-  at::Tensor ids = padded.ids;
-  at::Tensor next = at::empty({batch}, at::kLong);
+  at::Tensor ids = batch.ids();  // the prompts in one pass, then one token a pass
   for (int64_t step = 0; step < options.max_new_tokens; ++step) {
-    const OptForwardOptions forward{
-        .attention_mask = padding ? padded.mask.narrow(1, 0, cache.length() + ids.size(1)) : at::Tensor(),
-        .gather_logits = false,
-        .cache = &cache,
-        .last_token_only = true};
-    at::Tensor scores = model_->forward(ids, forward).logits.squeeze(1);  // [B, local V]
-    if (scores.scalar_type() != at::kDouble) scores = scores.to(at::kFloat);
-    if (forbidden_.defined()) scores.masked_fill_(forbidden_, kNever);
-    for (int64_t row = 0; row < batch; ++row) {
-      at::Tensor row_scores = scores[row];
-      penalize_repetition_(row_scores, rows[row], options.sampling.repetition_penalty,
-                           vocabulary.range(group.rank()).start);
-    }
-    if (options.sampling.greedy()) {
-      next = vocab_parallel_argmax(scores, vocabulary, group, "generate");
-    } else {
-      scores = group.all_gather(scores, 1, vocabulary, "generate");
-      for (int64_t row = 0; row < batch; ++row) {
-        if (continuations[row].finished()) continue;
-        next[row] = draw_token(warp_scores(scores[row], options.sampling), keys[row].with(step));
-      }
-    }
-    bool all_finished = true;
-    for (int64_t row = 0; row < batch; ++row) {
-      Continuation& continuation = continuations[row];
-      if (continuation.finished()) continue;
-      const int64_t id = next[row].item<int64_t>();
-      const std::string text = continuation.push(id);
-      rows[row].push_back(id);
-      all_finished = all_finished && continuation.finished();
-      if (callback) {
-        callback({row / options.num_samples, row % options.num_samples, id, text, continuation.finished()});
-      }
-    }
-    if (all_finished) break;
+    const at::Tensor next = chooser_.choose(next_scores(ids, batch, cache), contexts_of(sequences, step),
+                                            options.sampling);  // [rows]
+    if (!append(next, sequences, callback)) break;
     ids = next.unsqueeze(1);
   }
 
   std::vector<GenerationResult> results;
-  for (int64_t row = 0; row < batch; ++row) {
-    const Continuation& continuation = continuations[row];
-    results.push_back(
-        {prompts[row / options.num_samples], continuation.ids(), continuation.text(), continuation.finish()});
+  for (const Sequence& sequence : sequences) {
+    const Continuation& continuation = sequence.continuation;
+    results.push_back({prompts[sequence.prompt], continuation.ids(), continuation.text(), continuation.finish()});
   }
   return results;
+}
+
+at::Tensor Generator::next_scores(const at::Tensor& ids, const PromptBatch& batch, KvCache& cache) {
+  const OptForwardOptions options{.attention_mask = batch.mask(cache.length() + ids.size(1)),
+                                  .gather_logits = false,
+                                  .cache = &cache,
+                                  .last_token_only = true};
+  const at::Tensor scores = model_->forward(ids, options).logits.squeeze(1);
+  return scores.scalar_type() == at::kDouble ? scores : scores.to(at::kFloat);
+}
+
+std::vector<std::optional<ChoiceContext>> Generator::contexts_of(const std::vector<Sequence>& sequences, int64_t step) {
+  std::vector<std::optional<ChoiceContext>> contexts;
+  for (const Sequence& sequence : sequences) {
+    contexts.emplace_back();
+    if (!sequence.continuation.finished()) contexts.back() = ChoiceContext{&sequence.ids, sequence.key.with(step)};
+  }
+  return contexts;
+}
+
+bool Generator::append(const at::Tensor& next, std::vector<Sequence>& sequences, const TokenCallback& callback) {
+  const int64_t* id = next.const_data_ptr<int64_t>();
+  bool goes_on = false;
+  for (Sequence& sequence : sequences) {
+    const int64_t token = *id++;
+    Continuation& continuation = sequence.continuation;
+    if (continuation.finished()) continue;
+    const std::string text = continuation.push(token);
+    sequence.ids.push_back(token);
+    goes_on = goes_on || !continuation.finished();
+    if (callback) callback({sequence.prompt, sequence.sample, token, text, continuation.finished()});
+  }
+  return goes_on;
 }
 
 }  // namespace optp

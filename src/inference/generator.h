@@ -3,14 +3,19 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "modules/opt_for_causal_lm.h"
 #include "src/data/tokenizer.h"
+#include "src/inference/prompt_batch.h"
 #include "src/inference/sampling.h"
+#include "src/inference/token_chooser.h"
 
 namespace optp {
+
+class KvCache;
 
 struct GenerationOptions {
   int64_t max_new_tokens = 64;
@@ -60,11 +65,18 @@ class Generator {
                                          const GenerationOptions& options, const TokenCallback& callback = {});
 
  private:
+  struct Sequence;
+
   void check(const std::vector<std::vector<int64_t>>& prompts, const GenerationOptions& options) const;
+  // The scores of the token that follows `ids` [rows, T], which come after those in the cache: [rows, local V].
+  at::Tensor next_scores(const at::Tensor& ids, const PromptBatch& batch, KvCache& cache);
+  static std::vector<std::optional<ChoiceContext>> contexts_of(const std::vector<Sequence>& sequences, int64_t step);
+  // Adds one token to each sequence that goes on; whether any still does.
+  static bool append(const at::Tensor& next, std::vector<Sequence>& sequences, const TokenCallback& callback);
 
   OptForCausalLM model_;
   const Tokenizer* tokenizer_;
-  at::Tensor forbidden_;  // [local V] bool, ids without a token; undefined if there are none on this rank
+  TokenChooser chooser_;
 };
 
 }  // namespace optp
