@@ -4,7 +4,6 @@
 #include <torch/nn/functional/loss.h>
 
 #include <cmath>
-#include <limits>
 
 namespace optp {
 namespace {
@@ -20,6 +19,9 @@ nn::LayerNorm reference_norm(const OptConfig& config) {
 nn::Linear reference_linear(int64_t in, int64_t out, bool bias) {
   return nn::Linear(nn::LinearOptions(in, out).bias(bias));
 }
+
+// The score of a key that a query must not see: far below all others in every type, bfloat16 too.
+constexpr double kBlocked = -1e38;
 
 }  // namespace
 
@@ -37,8 +39,8 @@ at::Tensor OptReferenceAttentionImpl::forward(const at::Tensor& hidden, const at
   const at::Tensor k = k_proj(hidden).view({batch, tokens, heads_, head});
   const at::Tensor v = v_proj(hidden).view({batch, tokens, heads_, head});
   at::Tensor scores = torch::einsum("bihk,bjhk->bhij", {q, k});
-  // A row that sees nothing (padding) must stay finite, so the smallest number rather than minus infinity.
-  scores = scores.masked_fill(blocked, std::numeric_limits<float>::lowest());
+  // A row that sees nothing (padding) must stay finite, so a number rather than minus infinity.
+  scores = scores.masked_fill(blocked, kBlocked);
   const at::Tensor attended = torch::einsum("bhij,bjhk->bihk", {F::softmax(scores, -1), v});
   return out_proj(attended.reshape({batch, tokens, width}));
 }

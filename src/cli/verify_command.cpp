@@ -11,6 +11,7 @@
 #include "src/cli/common_options.h"
 #include "src/data/tokenizer.h"
 #include "src/log.h"
+#include "src/verify/bfloat16.h"
 #include "src/verify/checks.h"
 #include "src/verify/faults.h"
 #include "src/verify/report.h"
@@ -26,6 +27,7 @@ struct VerifyArguments {
   std::string report = "opt125m_test_report.txt";
   std::string html, junit, text;
   std::optional<int64_t> fault_layer;
+  std::optional<double> forward_tolerance, loss_tolerance;
   bool list_checks = false;
   bool list_faults = false;
 };
@@ -54,6 +56,13 @@ VerifyOptions options_of(const VerifyArguments& arguments) {
   VerifyOptions options = arguments.options;
   options.source = model_of(arguments.common);
   options.type = dtype_of(arguments.common.dtype);
+  const bool rounds = options.type == at::kBFloat16;
+  TORCH_CHECK_VALUE(!rounds || !arguments.forward_tolerance,
+                    "--forward-tolerance is for float32 and float64: in bfloat16 logits are held to what the reference "
+                    "loses in bfloat16; leave it out.");
+  options.forward_tolerance = arguments.forward_tolerance.value_or(options.forward_tolerance);
+  if (rounds) options.loss_tolerance = kBFloat16LossTolerance;
+  options.loss_tolerance = arguments.loss_tolerance.value_or(options.loss_tolerance);
   options.seed = arguments.common.seed;
   options.checks = chosen_checks(arguments.checks);
   options.trace_layers = arguments.common.log_level == "debug";
@@ -109,7 +118,7 @@ int run_verify(VerifyArguments& arguments, const std::vector<std::string>& progr
 void add_verify(CLI::App& app, Runner& runner) {
   auto arguments = std::make_shared<VerifyArguments>();
   CLI::App* command = app.add_subcommand("verify", "Check the sharded model against a single-process reference");
-  add_common_options(*command, arguments->common, {"float32", "float64"});
+  add_common_options(*command, arguments->common, {"float32", "bfloat16", "float64"});
   add_dp_option(*command, arguments->common);
   VerifyOptions& options = arguments->options;
   command->add_option("--checks", arguments->checks, "all, or a list: forward,backward,...")->capture_default_str();
@@ -138,13 +147,13 @@ void add_verify(CLI::App& app, Runner& runner) {
       ->group(training);
 
   const char* limits = "Limits";
-  command->add_option("--forward-tolerance", options.forward_tolerance, "Logits")
+  command
+      ->add_option("--forward-tolerance", arguments->forward_tolerance,
+                   "Logits (default: 1e-05; bfloat16 has a limit of its own, which the report states)")
       ->check(CLI::PositiveNumber)
-      ->capture_default_str()
       ->group(limits);
-  command->add_option("--loss-tolerance", options.loss_tolerance, "Losses")
+  command->add_option("--loss-tolerance", arguments->loss_tolerance, "Losses (default: 0.001; in bfloat16 0.02)")
       ->check(CLI::PositiveNumber)
-      ->capture_default_str()
       ->group(limits);
   command->add_option("--max-memory-overhead", options.max_memory_overhead, "Sum of the shards over the whole, minus 1")
       ->check(CLI::NonNegativeNumber)

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <iostream>
 
-#include "src/log.h"
+#include "src/verify/bfloat16.h"
 #include "src/verify/report.h"
 #include "src/verify/verify.h"
 
@@ -19,11 +19,7 @@ bool verify_first_batch(const TrainArguments& arguments, const ModelSource& sour
   VerifyOptions options;
   options.source = source;
   options.type = dtype_of(arguments.common.dtype);
-  if (options.type == at::kBFloat16) {
-    options.type = at::kFloat;
-    log_line(LogLevel::warn,
-             "verifying in float32, which tells an error from rounding; training then goes on in bfloat16");
-  }
+  if (options.type == at::kBFloat16) options.loss_tolerance = kBFloat16LossTolerance;
   options.seed = arguments.common.seed;
   options.batch_size = ids.size(0);
   options.seq_len = ids.size(1);

@@ -8,8 +8,8 @@
 namespace optp::cli {
 
 /// Forward, backward and memory of the sharded model against the reference, with the run's weights, mesh and switches,
-/// on its first batch. A bfloat16 run is verified in float32, which tells an error from rounding. Says on the log how
-/// each check went, and prints the report if one failed. Collective; true when all passed.
+/// on its first batch. Says on the log how each check went, and prints the report if one failed. Collective; true when
+/// all passed.
 bool verify_first_batch(const TrainArguments& arguments, const ModelSource& source, const TrainingSet& train,
                         const Mesh& mesh);
 

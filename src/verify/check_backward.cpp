@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "src/verify/bfloat16.h"
 #include "src/verify/checks.h"
 
 namespace optp {
@@ -32,11 +33,17 @@ Measurements check_backward(Session& session) {
   const double loss = session.model_loss(batch);
   const double expected = session.reference_loss(batch);
   Measurements rows{measure_loss("loss", loss, expected, session.options().loss_tolerance)};
-  rows.push_back(measure_norm(session));
+  if (!session.in_bfloat16()) rows.push_back(measure_norm(session));
   for (Measurement& row : measure_gradients(session, batch)) rows.push_back(std::move(row));
 
-  // An SGD step on both, written out: weight - lr * gradient.
   constexpr double kLearningRate = 0.01;
+  if (session.in_bfloat16()) {
+    Optimizer optimizer(session.gradients(), OptimizerKind::sgd);
+    for (Measurement& row : measure_bfloat16_step(session, optimizer, kLearningRate)) rows.push_back(std::move(row));
+    return rows;
+  }
+
+  // An SGD step on both, written out: weight - lr * gradient.
   std::vector<double> changed;
   std::set<std::string> below_rounding;  // parameters to which the reference's step, too, is less than rounding
   {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "src/log.h"
+#include "src/verify/bfloat16.h"
 #include "src/verify/checks.h"
 
 namespace optp {
@@ -72,7 +73,7 @@ void trace_layers(Session& session, const Batch& batch, double tolerance) {
 Measurements check_forward(Session& session) {
   at::NoGradGuard no_grad;
   session.reset_weights();
-  const double tolerance = session.options().forward_tolerance;
+  const double tolerance = session.in_bfloat16() ? 1.0 / 32 : session.options().forward_tolerance;
   const bool own_weights = session.options().source.path.has_value();
   Measurements rows;
   bool traced = !session.options().trace_layers;
@@ -92,7 +93,7 @@ Measurements check_forward(Session& session) {
     difference[0].add(actual.index({real}), expected.index({real}));
     difference = max_over_ranks(difference, session.world());
     const bool well_formed = actual.sizes() == at::IntArrayRef(shape) &&
-                             actual.scalar_type() == expected.scalar_type() && actual.isfinite().all().item<bool>() &&
+                             actual.scalar_type() == session.options().type && actual.isfinite().all().item<bool>() &&
                              expected.isfinite().all().item<bool>();
     const bool all_well_formed = max_over_ranks(well_formed ? 0 : 1, session.world()) == 0;
 
@@ -102,6 +103,13 @@ Measurements check_forward(Session& session) {
         relative
             ? "limit " + short_number(tolerance) + " x the largest logit, " + short_number(difference[0].max_expected)
             : "");
+    if (session.in_bfloat16()) {
+      at::Tensor rounded;
+      session.with_bfloat16_reference([&](OptReferenceImpl& reference) {
+        rounded = reference.forward(batch.input_ids, batch.attention_mask).logits.index({real});
+      });
+      row = measure_bfloat16_logits(session, "logits, " + what, actual.index({real}), expected.index({real}), rounded);
+    }
     if (!all_well_formed) {
       row.passed = false;
       row.detail = "shape or dtype differ, or there are NaN or Inf";

@@ -94,8 +94,10 @@ Measurements check_gradients(Session& session) {
   session.reference_loss(batch);
 
   double misshapen = 0;
-  for (const NamedShard& entry : session.shards()) {
-    const bool right = entry.tensor.grad().defined() && entry.tensor.grad().sizes() == entry.tensor.sizes() &&
+  for (size_t i = 0; i < session.shards().size(); ++i) {
+    const NamedShard& entry = session.shards()[i];
+    const at::Tensor gradient = session.gradient(i);
+    const bool right = gradient.defined() && gradient.sizes() == entry.tensor.sizes() &&
                        entry.tensor.sizes() == at::IntArrayRef(entry.shard.local_shape());
     if (!right) ++misshapen;
   }

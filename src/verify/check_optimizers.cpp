@@ -7,6 +7,7 @@
 #include <map>
 
 #include "src/log.h"
+#include "src/verify/bfloat16.h"
 #include "src/verify/checks.h"
 #include "src/verify/optimizers.h"
 
@@ -86,7 +87,8 @@ WeightComparison compare_weights(Session& session, const std::vector<at::Tensor>
 double count_misshapen_state(Session& session, const Optimizer& optimizer, const OptimizerCase& entry) {
   std::map<std::string, std::vector<at::Tensor>> states;
   for (const NamedShard& state : optimizer.state()) {
-    if (state.tensor.dim() > 0) states[state.name.substr(state.name.find('/') + 1)].push_back(state.tensor);
+    if (state.tensor.dim() > 0 && !state.name.starts_with("master/"))
+      states[state.name.substr(state.name.find('/') + 1)].push_back(state.tensor);
   }
   double wrong = 0;
   for (const NamedShard& shard : session.shards()) {
@@ -137,6 +139,14 @@ Measurements measure_weights(const Session& session, const OptimizerCase& entry,
 void measure_optimizer(Session& session, const OptimizerCase& entry, Measurements& rows) {
   session.reset_weights();
   Optimizer optimizer(session.gradients(), entry.options);
+  if (session.in_bfloat16()) {
+    for (Measurement& row : measure_bfloat16_optimizer(session, optimizer, entry, kSteps)) {
+      rows.push_back(std::move(row));
+    }
+    rows.push_back(measure(entry.name + ": states without their shard's shape",
+                           count_misshapen_state(session, optimizer, entry), 0));
+    return;
+  }
   std::unique_ptr<torch::optim::Optimizer> reference_optimizer;
   session.with_reference([&](OptReferenceImpl& reference) {
     reference_optimizer = entry.make(reference.parameters(), entry.learning_rate);

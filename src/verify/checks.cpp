@@ -81,11 +81,12 @@ Measurement measure_loss(std::string what, double actual, double expected, doubl
 
 int64_t count_unequal_replicas(Session& session, bool gradients) {
   std::vector<double> unequal;
-  for (const NamedShard& entry : session.shards()) {
+  for (size_t i = 0; i < session.shards().size(); ++i) {
+    const NamedShard& entry = session.shards()[i];
     // A shard has replicas only in the other copies of the model.
     const ProcessGroup& group = entry.shard.replicated() ? session.world() : session.mesh().data();
     if (group.size() == 1) continue;
-    const at::Tensor mine = gradients ? entry.tensor.grad() : entry.tensor.detach();
+    const at::Tensor mine = gradients ? session.gradient(i) : entry.tensor.detach();
     if (!mine.defined()) {  // every rank sees the same: the graph is the same everywhere
       unequal.push_back(1);
       continue;

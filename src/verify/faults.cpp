@@ -97,20 +97,6 @@ void install_fault(const std::string& fault, int64_t layer, bool sequence_parall
     copies.set_hook([](const Collective& call) { return call.site != "gradients"; });
     return;
   }
-  if (fault == kCountedTwice) {
-    ProcessGroup world = model->mesh().world();
-    // The first tensor-parallel rank counts what all hold; here the others of the first copy do so too.
-    const bool wrongly = group.rank() != 0 && model->mesh().data().rank() == 0;
-    world.set_hook([shards = named_shards(*model), wrongly](const Collective& call) {
-      if (call.site != "gradient norm" || !wrongly) return true;
-      for (const NamedShard& entry : shards) {
-        const at::Tensor& gradient = entry.tensor.grad();
-        if (entry.shard.replicated() && gradient.defined()) call.buffer[0].add_(gradient.square().sum());
-      }
-      return true;
-    });
-    return;
-  }
   ProcessGroup shared = group;  // a copy that shares the connection and its hook
   shared.set_hook(collective_fault(fault, "model.decoder.layers." + std::to_string(layer), target, group.rank()));
   const bool last = group.rank() == group.size() - 1;
@@ -119,13 +105,28 @@ void install_fault(const std::string& fault, int64_t layer, bool sequence_parall
         [degree = group.size()](const at::Tensor& gradient) { return gradient * degree; });
   } else if (fault == kDriftingReplica && last) {
     // So little that only a comparison bit for bit can see it in the first step.
+    const double factor = model->dtype() == at::kBFloat16 ? 1 + 1.0 / 128 : 1 + 1e-6;
     model->decoder->embed_positions->weight.register_hook(
-        [](const at::Tensor& gradient) { return gradient * (1 + 1e-6); });
+        [factor](const at::Tensor& gradient) { return gradient * factor; });
   } else if (fault == kWholeParameter) {
     at::Tensor& weight = target.fc1->weight;
     const at::Tensor whole = at::empty({target.fc1->options.out_features(), weight.size(1)}, weight.options());
     weight.set_data(whole.narrow(0, target.fc1->layout().range(group.rank()).start, weight.size(0)));
   }
+}
+
+void install_gradient_fault(const std::string& fault, OptForCausalLM& model, const Gradients& gradients) {
+  if (fault != kCountedTwice) return;
+  // The first tensor-parallel rank counts what all hold; here the others of the first copy do so too.
+  const bool wrongly = model->mesh().tensor().rank() != 0 && model->mesh().data().rank() == 0;
+  ProcessGroup world = model->mesh().world();
+  world.set_hook([&gradients, wrongly](const Collective& call) {
+    if (call.site != "gradient norm" || !wrongly) return true;
+    for (const TrainedParameter& entry : gradients.parameters()) {
+      if (entry.shard.replicated()) call.buffer[0].add_(entry.gradient.square().sum());
+    }
+    return true;
+  });
 }
 
 void damage_weights(const std::string& fault, int64_t layer, OptForCausalLM& model) {

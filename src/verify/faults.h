@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "modules/opt_for_causal_lm.h"
+#include "parallel/gradients.h"
 
 namespace optp {
 
@@ -26,6 +27,10 @@ bool loses_micro_batch(const std::string& fault);
 /// model computes. Call it once, on every rank. Throws c10::ValueError for an unknown fault, a layer that the model
 /// does not have, or a single rank, on which nothing can go wrong between ranks.
 void install_fault(const std::string& fault, int64_t layer, bool sequence_parallel, OptForCausalLM& model);
+
+/// The part of a fault that lies in how gradients are counted. Call it once, on every rank; `gradients` must outlive
+/// the model's use.
+void install_gradient_fault(const std::string& fault, OptForCausalLM& model, const Gradients& gradients);
 
 /// The part of a fault that lies in the weights. Call it after every loading of weights, on every rank; it
 /// communicates.

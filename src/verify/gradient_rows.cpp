@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/verify/bfloat16.h"
 #include "src/verify/checks.h"
 
 namespace optp {
@@ -49,6 +50,7 @@ Measurement relative_row(std::string what, const Difference& difference, double 
 bool has_zero_gradient(const std::string& parameter) { return parameter.ends_with(".k_proj.bias"); }
 
 Measurements measure_gradients(Session& session, const Batch& batch) {
+  if (session.in_bfloat16()) return measure_bfloat16_gradients(session, batch);
   const GradientComparison result = compare_all(session);
   const char* what = "gradients, relative to each tensor's largest";
   const std::string detail = std::to_string(result.compared) + " tensors; furthest apart: " + result.name;

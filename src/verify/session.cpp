@@ -33,10 +33,13 @@ void draw_telling_weights(const std::vector<NamedShard>& parameters, const Verif
   for (const NamedShard& entry : parameters) {
     const auto std =
         std::find_if(stds.begin(), stds.end(), [&](const auto& s) { return entry.name.ends_with(s.first); });
-    at::Tensor tensor = entry.tensor;
+    // In bfloat16 only the sum is rounded, so that the reference starts from the same numbers.
+    const bool rounds = entry.tensor.scalar_type() == at::kBFloat16;
+    at::Tensor tensor = rounds ? at::empty(entry.tensor.sizes(), at::kFloat) : entry.tensor;
     fill_normal(tensor, entry.shard, key.with(entry.name), std->second);
     if (entry.name.ends_with("layer_norm.weight")) tensor.add_(1);
     if (entry.name.ends_with(".fc1.bias")) tensor.add_(tensor.sign());
+    if (rounds) entry.tensor.copy_(tensor);
   }
 }
 
@@ -54,8 +57,19 @@ void start(const std::vector<NamedShard>& parameters, const VerifyOptions& optio
   } else {
     draw_telling_weights(parameters, options);
   }
+  if (options.type == at::kBFloat16) {
+    for (const NamedShard& entry : parameters) entry.tensor.copy_(entry.tensor.to(at::kBFloat16));
+  }
   if (options.checks.size() == 1 && options.checks[0] != "optimizers") return;  // started once only
   for (const NamedShard& entry : parameters) kept.push_back(entry.tensor.clone());
+}
+
+// Runs `body` while the other ranks wait in a broadcast and need no core.
+void with_all_cores(const std::function<void()>& body) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(std::max(threads, static_cast<int>(std::thread::hardware_concurrency())));
+  body();
+  at::set_num_threads(threads);
 }
 
 }  // namespace
@@ -65,24 +79,35 @@ Session::Session(const VerifyOptions& options, const Mesh& mesh) : options_(opti
   shards_ = named_shards(*model_);
   if (world().rank() == 0) {
     reference_ = OptReference(config());
-    reference_->to(options.type);
+    reference_->to(in_bfloat16() ? at::kFloat : options.type);
     whole_ = named_shards(*reference_);
+    if (in_bfloat16()) {
+      bfloat16_reference_ = OptReference(config());
+      bfloat16_reference_->to(at::kBFloat16);
+    }
   }
   if (!options.fault.empty()) install_fault(options.fault, options.fault_layer, options.sequence_parallel, model_);
   gradients_ = std::make_unique<Gradients>(shards_, mesh_);
+  if (!options.fault.empty()) install_gradient_fault(options.fault, model_, *gradients_);
 }
 
 void Session::with_reference(const std::function<void(OptReferenceImpl&)>& body) {
-  if (!has_reference()) return;
-  // The other ranks wait in a broadcast meanwhile and need no core.
-  const int threads = at::get_num_threads();
-  at::set_num_threads(std::max(threads, static_cast<int>(std::thread::hardware_concurrency())));
-  body(*reference_);
-  at::set_num_threads(threads);
+  if (has_reference()) with_all_cores([&] { body(*reference_); });
+}
+
+void Session::with_bfloat16_reference(const std::function<void(OptReferenceImpl&)>& body) {
+  if (!bfloat16_reference_.is_empty()) with_all_cores([&] { body(*bfloat16_reference_); });
+}
+
+at::Tensor Session::gradient(size_t i) const {
+  const TrainedParameter& trained = gradients_->parameters().at(i);
+  TORCH_CHECK(trained.name == shards_.at(i).name, trained.name, " is trained where ", shards_[i].name, " is expected.");
+  return trained.has_gradient ? trained.gradient : at::Tensor();
 }
 
 at::Tensor Session::from_reference(const at::Tensor& value, at::IntArrayRef shape) {
-  at::Tensor tensor = has_reference() ? value.detach().contiguous() : at::empty(shape, options_.type);
+  at::Tensor tensor =
+      has_reference() ? value.detach().contiguous() : at::empty(shape, in_bfloat16() ? at::kFloat : options_.type);
   TORCH_CHECK(tensor.sizes() == shape, "the reference has ", tensor.sizes(), " where ", shape, " is expected.");
   world().broadcast_(tensor, 0, "verify reference");
   return tensor;
@@ -97,6 +122,13 @@ double Session::from_reference(double value) {
 void Session::reset_weights() {
   start(shards_, options_, starting_shards_);
   if (has_reference()) start(whole_, options_, starting_whole_);
+  with_bfloat16_reference([&](OptReferenceImpl& rounded) {
+    const at::NoGradGuard no_grad;
+    for (auto& parameter : rounded.named_parameters()) {
+      parameter.value().mutable_grad().reset();
+      parameter.value().copy_(reference_->named_parameters()[parameter.key()]);
+    }
+  });
   if (!options_.fault.empty()) damage_weights(options_.fault, options_.fault_layer, model_);
 }
 
@@ -172,22 +204,24 @@ double Session::reference_loss(const Batch& batch) {
 }
 
 std::vector<Difference> Session::compare_parameters() {
-  return compare([](const at::Tensor& parameter) { return parameter; });
+  return compare([&](size_t i) { return shards_[i].tensor; }, [](const at::Tensor& parameter) { return parameter; });
 }
 
 std::vector<Difference> Session::compare_gradients() {
-  return compare([](const at::Tensor& parameter) { return parameter.grad(); });
+  return compare([&](size_t i) { return gradient(i); }, [](const at::Tensor& parameter) { return parameter.grad(); });
 }
 
-std::vector<Difference> Session::compare(const std::function<at::Tensor(const at::Tensor&)>& part) {
+std::vector<Difference> Session::compare(const std::function<at::Tensor(size_t)>& actual,
+                                         const std::function<at::Tensor(const at::Tensor&)>& reference_part) {
   torch::OrderedDict<std::string, at::Tensor> whole;
   if (has_reference()) whole = reference_->named_parameters();
   std::vector<Difference> differences;
-  for (const NamedShard& entry : shards_) {
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    const NamedShard& entry = shards_[i];
     const at::Tensor expected =
-        from_reference(has_reference() ? part(whole[entry.name]) : at::Tensor(), entry.shard.shape);
+        from_reference(has_reference() ? reference_part(whole[entry.name]) : at::Tensor(), entry.shard.shape);
     Difference difference;
-    difference.add(part(entry.tensor), entry.shard.slice(expected));
+    difference.add(actual(i), entry.shard.slice(expected));
     // Relative to the whole tensor, not to this rank's part of it.
     difference.max_expected = expected.abs().amax().item<double>();
     differences.push_back(difference);

@@ -48,9 +48,12 @@ struct Batch {
 
 /// Every rank holds its shards of the model under test, which is run and trained as the options say: over several
 /// copies, in micro-batches, its gradients added up by the code that `optp train` uses. Rank 0 also holds the whole
-/// reference. The other ranks learn
-/// what the reference computed by broadcast and compare it with what they hold themselves, so a verdict rests on every
-/// rank's evidence. All member functions are collective unless they say otherwise.
+/// reference. The other ranks learn what the reference computed by broadcast and compare it with what they hold
+/// themselves, so a verdict rests on every rank's evidence. All member functions are collective unless they say
+/// otherwise.
+///
+/// A model in bfloat16 is compared with a reference in float32 that starts from the same rounded weights. How far apart
+/// the two may be, a second reference says that is run in bfloat16 (src/verify/bfloat16.h).
 class Session {
  public:
   Session(const VerifyOptions& options, const Mesh& mesh);
@@ -68,6 +71,9 @@ class Session {
   int64_t model_bytes() const { return model_bytes_; }
   /// Where the gradients of the last model_loss() are, and their norm as the ranks agreed on it.
   Gradients& gradients() { return *gradients_; }
+  /// The gradient of parameter `i` of shards() as it is trained with, float32 under bfloat16; undefined if backward did
+  /// not reach it. Not collective.
+  at::Tensor gradient(size_t i) const;
   double gradient_norm() const { return gradient_norm_; }
   /// What a forward pass is asked for in the configuration that is verified.
   OptForwardOptions forward_options(const at::Tensor& attention_mask) const;
@@ -76,6 +82,10 @@ class Session {
   bool has_reference() const { return !reference_.is_empty(); }
   /// Runs `body` on the rank that holds the reference, with all cores of the host. Not collective.
   void with_reference(const std::function<void(OptReferenceImpl&)>& body);
+  /// Whether the model computes in bfloat16 and the reference in float32. Not collective.
+  bool in_bfloat16() const { return options_.type == at::kBFloat16; }
+  /// Runs `body` with the reference in bfloat16, where there is one, on the rank that holds it. Not collective.
+  void with_bfloat16_reference(const std::function<void(OptReferenceImpl&)>& body);
   /// A tensor that rank 0 has, on every rank. The others pass its shape.
   at::Tensor from_reference(const at::Tensor& value, at::IntArrayRef shape);
   double from_reference(double value);
@@ -102,12 +112,13 @@ class Session {
 
  private:
   Batch batch(int64_t index, int64_t sequences, int64_t tokens, int64_t words) const;
-  std::vector<Difference> compare(const std::function<at::Tensor(const at::Tensor&)>& part);
+  std::vector<Difference> compare(const std::function<at::Tensor(size_t)>& actual,
+                                  const std::function<at::Tensor(const at::Tensor&)>& reference_part);
 
   VerifyOptions options_;
   Mesh mesh_;
   OptForCausalLM model_{nullptr};
-  OptReference reference_{nullptr};
+  OptReference reference_{nullptr}, bfloat16_reference_{nullptr};
   std::vector<NamedShard> shards_;
   std::vector<NamedShard> whole_;  // the reference's parameters
   // The starting weights of both: drawing or reading them anew for each check would take longer than the checks.

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "src/log.h"
+#include "src/train/optimizer.h"
 
 namespace optp {
 namespace {
@@ -43,8 +44,7 @@ double search_step(OptReferenceImpl& reference, const Batch& batch, double loss,
 
 TrainingCurve train_both(Session& session, const TrainingPlan& plan) {
   TrainingCurve curve;
-  std::vector<at::Tensor> parameters;
-  for (const NamedShard& entry : session.shards()) parameters.push_back(entry.tensor);
+  Optimizer optimizer(session.gradients(), OptimizerKind::sgd);  // with float32 masters under bfloat16
   double rate = 0;
   const auto fallen = [&] { return curve.reference.back() <= kComfortableFall * curve.reference.front(); };
   for (int64_t epoch = 0; epoch < plan.epochs || (epoch < plan.most_epochs && !fallen()); ++epoch) {
@@ -57,7 +57,7 @@ TrainingCurve train_both(Session& session, const TrainingPlan& plan) {
       session.with_reference(
           [&](OptReferenceImpl& reference) { rate = search_step(reference, batch, expected, rate); });
       rate = session.from_reference(rate);
-      descend(parameters, rate);
+      optimizer.step(rate);
       curve.learning_rates.push_back(rate);
       model_sum += loss;
       reference_sum += expected;

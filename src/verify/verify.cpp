@@ -41,6 +41,17 @@ std::string training_words(const VerifyOptions& options) {
   return joined(words);
 }
 
+std::string dtype_word(at::ScalarType type) {
+  return type == at::kDouble ? "float64" : type == at::kBFloat16 ? "bfloat16" : "float32";
+}
+
+std::string arithmetic_words(const VerifyOptions& options) {
+  if (options.type != at::kBFloat16) return dtype_word(options.type);
+  return "bfloat16 with float32 reductions and master weights. Limits: three times as far from a float32 reference as "
+         "this reference is in bfloat16, at least 1/64; losses within " +
+         number_text(options.loss_tolerance);
+}
+
 std::vector<std::pair<std::string, std::string>> facts_of(const VerifyOptions& options, const Mesh& mesh) {
   utsname system{};
   uname(&system);
@@ -60,7 +71,7 @@ std::vector<std::pair<std::string, std::string>> facts_of(const VerifyOptions& o
                      c10::str("tp ", mesh.tensor().size(), " x dp ", mesh.data().size(), ", Gloo, a process a rank"));
   const std::string trained_as = training_words(options);
   if (!trained_as.empty()) facts.emplace_back("Trained", trained_as);
-  facts.emplace_back("Arithmetic", options.type == at::kDouble ? "float64" : "float32");
+  facts.emplace_back("Arithmetic", arithmetic_words(options));
   facts.emplace_back(
       "Inputs", c10::str(options.batch_size, " x ", options.seq_len, " tokens, ",
                          options.text.empty() ? "random ids" : c10::str("bytes of a text of ", options.text.size())));
@@ -89,7 +100,7 @@ VerifyReport run_verification(const VerifyOptions& options, const Mesh& mesh) {
   VerifyReport report;
   report.facts = facts_of(options, mesh);
   report.model = options.source.name;
-  report.dtype = options.type == at::kDouble ? "float64" : "float32";
+  report.dtype = dtype_word(options.type);
   report.fault = options.fault;
   report.tp = mesh.tensor().size();
   report.dp = mesh.data().size();

@@ -144,6 +144,33 @@ TEST(LaunchVerifyOptions, AsTrained) {
   EXPECT_EQ(verify(kSmall + batch + Arguments{"--batch-size", "1", "--checks", "backward"}).program.status, 2);
 }
 
+// bfloat16 is held to what the reference loses in it, and that is enough to tell a mistake from rounding.
+TEST(LaunchVerifyOptions, BFloat16AsTrained) {
+  const Arguments as_trained{"--dtype",
+                             "bfloat16",
+                             "--tp",
+                             "2",
+                             "--dp",
+                             "2",
+                             "--micro-batch-size",
+                             "1",
+                             "--batch-size",
+                             "4",
+                             "--sequence-parallel",
+                             "--activation-checkpointing",
+                             "--checks"};
+  const Verification honest =
+      verify(kSmall + as_trained + Arguments{"forward,backward,gradients,optimizers,memory,end-to-end"});
+  EXPECT_EQ(honest.program.status, 0) << honest.program.err << honest.program.out;
+  EXPECT_EQ(honest.result["dtype"], "bfloat16");
+  EXPECT_NE(honest.report.find("Limits: three times as far"), std::string::npos);
+  for (const auto& [fault, check] : std::vector<std::pair<std::string, std::string>>{
+           {"bias-on-every-rank", "forward"}, {"scaled-gradient", "backward"}, {"drifting-replica", "gradients"}}) {
+    EXPECT_EQ(verify(kSmall + as_trained + Arguments{check, "--inject", fault}).result["caught_by"], json({check}));
+  }
+  EXPECT_EQ(verify(kSmall + as_trained + Arguments{"forward", "--forward-tolerance", "0.1"}).program.status, 2);
+}
+
 // What a check is there for is found by that check alone.
 TEST(LaunchVerifyOptions, FaultsAreCaughtByTheCheckThatIsMeantTo) {
   const std::vector<std::pair<std::string, std::string>> meant = {
