@@ -60,11 +60,11 @@ uint64_t hash_of_text(const std::string& path) {
 }
 
 // The entry if it is there and whole; one that was damaged since is not.
-std::shared_ptr<const TokenFile> open_entry(const fs::path& path) {
+std::shared_ptr<const TokenFile> open_entry(const fs::path& path, const fs::path& text) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return nullptr;
   try {
-    return std::make_shared<const TokenFile>(path);
+    return std::make_shared<const TokenFile>(path, text);
   } catch (const c10::ValueError&) {
     return nullptr;
   }
@@ -86,7 +86,7 @@ std::shared_ptr<const TokenFile> open_text(const std::string& path, const Tokeni
   const fs::path entry = folder / "tokens.npy";
   std::error_code error;
   fs::create_directories(folder, error);
-  const std::shared_ptr<const TokenFile> ready = open_entry(entry);
+  const std::shared_ptr<const TokenFile> ready = open_entry(entry, path);
   std::optional<CacheLock> lock;
   if (!ready) lock.emplace(folder / "lock");
 
@@ -97,7 +97,7 @@ std::shared_ptr<const TokenFile> open_text(const std::string& path, const Tokeni
   world.barrier("open " + path);
   if (ready) return ready;
   const bool locked = lock->acquire(/*wait=*/true);
-  if (auto filled = open_entry(entry)) return filled;
+  if (auto filled = open_entry(entry, path)) return filled;
 
   if (locked) remove_leftovers(folder);
   TextReader text(path);
@@ -106,7 +106,7 @@ std::shared_ptr<const TokenFile> open_text(const std::string& path, const Tokeni
   TORCH_CHECK_VALUE(text.hash() == text_hash, path, " changed while it was read; start again when it is complete.");
   ids.commit();
   log_line(LogLevel::info, path + ": " + std::to_string(ids.count()) + " tokens, kept in " + entry.string());
-  return std::make_shared<const TokenFile>(entry);
+  return std::make_shared<const TokenFile>(entry, path);
 }
 
 }  // namespace

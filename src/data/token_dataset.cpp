@@ -21,7 +21,7 @@ TokenDataset::TokenDataset(std::vector<std::shared_ptr<const TokenFile>> files, 
   starts_.push_back(0);
   for (const auto& file : files_) {
     const int64_t windows = (file->size() - 1) / options.seq_len;
-    TORCH_CHECK_VALUE(windows > 0, file->path().string(), " has ", file->size(), " tokens, but a window of seq-len ",
+    TORCH_CHECK_VALUE(windows > 0, file->name().string(), " has ", file->size(), " tokens, but a window of seq-len ",
                       options.seq_len, " takes ", options.seq_len + 1, "; use a longer text or a smaller --seq-len.");
     starts_.push_back(starts_.back() + windows);
   }
@@ -63,7 +63,7 @@ std::pair<TokenDataset, TokenDataset> TokenDataset::split(double fraction) const
 
 void TokenDataset::check_vocabulary(int64_t vocab_size) const {
   for (const auto& file : files_) {
-    TORCH_CHECK_VALUE(file->largest_id() < vocab_size, file->path().string(), " holds the id ", file->largest_id(),
+    TORCH_CHECK_VALUE(file->largest_id() < vocab_size, file->name().string(), " holds the id ", file->largest_id(),
                       ", outside the model's vocabulary of ", vocab_size, "; use the model's own tokenizer.");
   }
 }

@@ -38,6 +38,7 @@ class TokenDataset {
   at::Tensor sequences(int64_t epoch, int64_t first, int64_t count) const;
 
   int64_t seq_len() const { return options_.seq_len; }
+  bool shuffles() const { return options_.shuffle; }
 
   /// Cuts the windows in two: the last `fraction` of them (rounded, at least one) in the order of the files are for
   /// validation, which never shuffles, the others for training. Throws c10::ValueError unless 0 < fraction < 1 and both

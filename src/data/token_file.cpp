@@ -26,8 +26,8 @@ void for_ids(const char* bytes, size_t count, const Take& take) {
 
 }  // namespace
 
-TokenFile::TokenFile(std::filesystem::path path)
-    : file_(std::move(path)), header_(parse_npy_header(file_.bytes(), file_.path().string())) {}
+TokenFile::TokenFile(std::filesystem::path path, std::filesystem::path text)
+    : file_(std::move(path)), text_(std::move(text)), header_(parse_npy_header(file_.bytes(), file_.path().string())) {}
 
 at::Tensor TokenFile::read(int64_t first, int64_t count) const {
   check_range(first, count);
@@ -49,7 +49,7 @@ void TokenFile::read(int64_t first, int64_t count, int64_t* out) const {
 
 void TokenFile::check_range(int64_t first, int64_t count) const {
   TORCH_CHECK_INDEX(first >= 0 && count >= 0 && first <= size() && count <= size() - first, count, " ids from ", first,
-                    " on do not lie in ", path().string(), ", which has ", size(), ".");
+                    " on do not lie in ", name().string(), ", which has ", size(), ".");
 }
 
 const TokenFile::Content& TokenFile::content() const {
@@ -57,7 +57,7 @@ const TokenFile::Content& TokenFile::content() const {
   constexpr size_t kBlock = size_t{1} << 18;  // stays in the cache between its two uses
   std::string_view rest = file_.bytes().substr(header_.data);
   const auto total = static_cast<int64_t>(rest.size());
-  Progress progress("read " + path().filename().string(), total, "bytes");
+  Progress progress("read " + name().filename().string(), total, "bytes");
   Xxh64 hash;
   uint32_t largest = 0;
   while (!rest.empty()) {

@@ -19,10 +19,13 @@ namespace optp {
 /// hash or largest id the first time is not.
 class TokenFile {
  public:
-  /// Opens it and checks its header against its size.
-  explicit TokenFile(std::filesystem::path path);
+  /// Opens it and checks its header against its size. `text`: what the ids were made of, which messages name where the
+  /// file itself is one that the user never sees.
+  explicit TokenFile(std::filesystem::path path, std::filesystem::path text = {});
 
   const std::filesystem::path& path() const { return file_.path(); }
+  /// What the user calls it: the text, or else the file.
+  const std::filesystem::path& name() const { return text_.empty() ? path() : text_; }
   int64_t size() const { return header_.count; }
 
   /// Ids first .. first + count - 1, which must lie in the file: int64 [count].
@@ -44,6 +47,7 @@ class TokenFile {
   const Content& content() const;
 
   MappedFile file_;
+  std::filesystem::path text_;
   NpyHeader header_;
   mutable std::optional<Content> content_;
 };
