@@ -10,15 +10,16 @@
 #include <utility>
 
 #include "parallel/agreement.h"
+#include "src/checkpoint/hf_writer.h"
 #include "src/cli/commands.h"
 #include "src/cli/run_file.h"
 #include "src/cli/train_console.h"
 #include "src/cli/train_options.h"
+#include "src/cli/train_sample.h"
 #include "src/cli/verify_first.h"
 #include "src/data/open_tokens.h"
 #include "src/data/tokenizer.h"
 #include "src/log.h"
-#include "src/train/final_model.h"
 #include "src/train/run_folder.h"
 #include "src/train/stop_signals.h"
 #include "src/train/token_training_set.h"
@@ -48,15 +49,15 @@ TrainData open_data(const TrainArguments& arguments, const OptConfig& config, co
   TrainData data;
   if (arguments.val_split > 0) {
     auto [first, last] = training.split(arguments.val_split);
-    data.validation = std::make_unique<TokenTrainingSet>(std::move(last), false);
+    data.validation = std::make_unique<TokenTrainingSet>(std::move(last));
     training = std::move(first);
   } else if (!arguments.val_data.empty()) {
     TokenDataset::Options in_order = options;
     in_order.shuffle = false;
     data.validation = std::make_unique<TokenTrainingSet>(
-        checked({open_tokens(arguments.val_data, tokenizer, mesh.world()), in_order}), false);
+        checked({open_tokens(arguments.val_data, tokenizer, mesh.world()), in_order}));
   }
-  data.training = std::make_unique<TokenTrainingSet>(std::move(training), options.shuffle);
+  data.training = std::make_unique<TokenTrainingSet>(std::move(training));
   return data;
 }
 
@@ -118,6 +119,24 @@ void keep_memory() {
   mallopt(M_TRIM_THRESHOLD, -1);
 }
 
+// What the run is for: the trained model as a Hugging Face folder, in the precision in which it was trained.
+void write_final_model(const RunFolder& folder, const TrainArguments& arguments, const ModelSource& source,
+                       const Trainer& trainer, const std::string& tokenizer, const Mesh& mesh) {
+  std::vector<NamedShard> weights = trainer.weights();
+  // What was trained in bfloat16 has a float32 master. What was frozen has none, and is read again as it was.
+  const auto stored = source.open(arguments.common.seed, mesh);
+  stored->check(weights);
+  for (NamedShard& weight : weights) {
+    if (weight.tensor.scalar_type() != at::kBFloat16) continue;
+    weight.tensor = at::empty(weight.tensor.sizes(), at::kFloat);
+    stored->read(weight);
+  }
+  HfWriterOptions options{.replace = true};
+  if (tokenizer != "bytes") options.tokenizer = tokenizer;
+  write_hf_directory(folder.final_model(), source.config, weights, mesh, std::nullopt, options);
+  log_line(LogLevel::info, "the trained model is in " + folder.final_model().string());
+}
+
 void write_result(const TrainArguments& arguments, const TrainingResult& result) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   if (result.last) json = nlohmann::ordered_json::parse(metrics_line(*result.last));
@@ -154,7 +173,7 @@ int run_train(CLI::App& command, TrainArguments& arguments, const std::vector<st
   OptForCausalLM model(source.config, mesh, dtype_of(arguments.common.dtype));
   Trainer trainer(model, options);
   trainer.load_weights(
-      [&](const std::vector<NamedShard>& parameters) { source.load_weights(parameters, arguments.common.seed); });
+      [&](const std::vector<NamedShard>& parameters) { source.load_weights(parameters, arguments.common.seed, mesh); });
 
   const bool speaks = mesh.world().rank() == 0;
   TrainConsole console(trainer.total_steps(*data.training), arguments.log_every);
@@ -164,6 +183,10 @@ int run_train(CLI::App& command, TrainArguments& arguments, const std::vector<st
   trainer.on_step([&](const StepMetrics& metrics) { console.show(metrics); });
   trainer.on_checkpoint(
       [](const std::filesystem::path& path) { log_line(LogLevel::info, "checkpoint written to " + path.string()); });
+  if (arguments.sample_tokens > 0) {
+    const TokenTrainingSet& shown = data.validation ? *data.validation : *data.training;
+    trainer.sample_with(text_sampler(model, tokenizer, shown, arguments.common.seed, arguments.sample_tokens));
+  }
   const StopSignals signals;
   trainer.stop_when([&] { return signals.received(); });
   const TrainingResult result =
@@ -173,11 +196,8 @@ int run_train(CLI::App& command, TrainArguments& arguments, const std::vector<st
     log_line(LogLevel::warn, c10::str("stopped by ", result.stop_code == SIGINT ? "SIGINT" : "SIGTERM", " after step ",
                                       result.steps, "; the same command with --resume goes on"));
   } else {
-    const bool has_folder = tokenizer != "bytes";
-    write_final_model(folder.final_model(), source.config, trainer.weights(), mesh,
-                      has_folder ? std::optional<std::filesystem::path>(tokenizer) : std::nullopt);
+    write_final_model(folder, arguments, source, trainer, tokenizer, mesh);
     if (speaks) write_result(arguments, result);
-    log_line(LogLevel::info, "the trained model is in " + folder.final_model().string());
   }
   mesh.world().barrier("train end");
   return result.stop_code == 0 ? 0 : 128 + result.stop_code;

@@ -35,7 +35,8 @@ struct TrainArguments {
   std::optional<double> dropout, attention_dropout, init_std;
   bool activation_checkpointing = false, sequence_parallel = false;
   std::vector<std::string> freeze;
-  int64_t save_every = 500, eval_every = 100, log_every = 10, keep_last = 0, max_skipped_steps = 10;
+  int64_t save_every = 500, eval_every = 100, log_every = 10, keep_last = 0, sample_tokens = 128,
+          max_skipped_steps = 10;
   bool verify_first = false, resume = false;
 };
 

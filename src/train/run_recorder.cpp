@@ -41,6 +41,11 @@ void RunRecorder::record(const StepMetrics& metrics) {
   report_.last = metrics;
 }
 
+void RunRecorder::show_sample(const std::string& prompt, const std::string& text) {
+  report_.sample_prompt = prompt;
+  report_.sample = text;
+}
+
 void RunRecorder::write_report(TrainingState state, const std::string& remark, double seconds) {
   report_.state = state;
   report_.remark = remark;

@@ -23,6 +23,8 @@ class RunRecorder {
   std::optional<StepMetrics> last() const { return report_.last; }
 
   void record(const StepMetrics& metrics);
+  /// Puts what the model wrote on the page, in place of what it wrote before.
+  void show_sample(const std::string& prompt, const std::string& text);
 
   /// Writes the page; `seconds` as in TrainingReport. While the run goes on, call it as often as convenient.
   void write_report(TrainingState state, const std::string& remark, double seconds);

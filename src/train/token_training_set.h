@@ -12,8 +12,7 @@ namespace optp {
 /// An example is a window of T + 1 ids: input [N, T] its first T, target [N, T] the ids that follow each of them.
 class TokenTrainingSet : public TrainingSet {
  public:
-  /// `shuffled`: whether the windows are, which their own fingerprint leaves out.
-  TokenTrainingSet(TokenDataset windows, bool shuffled) : windows_(std::move(windows)), shuffled_(shuffled) {}
+  explicit TokenTrainingSet(TokenDataset windows) : windows_(std::move(windows)) {}
 
   int64_t size() const override { return windows_.sequences(); }
 
@@ -23,11 +22,12 @@ class TokenTrainingSet : public TrainingSet {
     return {.input = ids.narrow(1, 0, length), .target = ids.narrow(1, 1, length)};
   }
 
-  std::string fingerprint() const override { return windows_.fingerprint() + (shuffled_ ? "" : " in file order"); }
+  std::string fingerprint() const override {
+    return windows_.fingerprint() + (windows_.shuffles() ? "" : " in file order");
+  }
 
  private:
   TokenDataset windows_;
-  bool shuffled_;
 };
 
 }  // namespace optp

@@ -86,6 +86,11 @@ Trainer& Trainer::on_checkpoint(std::function<void(const std::filesystem::path&)
   return *this;
 }
 
+Trainer& Trainer::sample_with(std::function<TextSample()> write) {
+  state_->write_sample = std::move(write);
+  return *this;
+}
+
 Trainer& Trainer::stop_when(std::function<int()> ask) {
   state_->stop_request = std::move(ask);
   return *this;

@@ -35,6 +35,12 @@ struct TrainingBatch {
 /// cross_entropy; the trainer divides by the number of those that do, of all copies and micro-batches together.
 using LossFunction = std::function<at::Tensor(const TrainingBatch&)>;
 
+/// Text that the model wrote, for the run's page.
+struct TextSample {
+  std::string prompt;
+  std::string text;  ///< what the model continued it with; empty: nothing to show
+};
+
 struct TrainingResult {
   int64_t steps = 0;                ///< taken in the whole run, sessions before a resume included
   std::optional<StepMetrics> last;  ///< of the last step
@@ -75,6 +81,10 @@ class Trainer {
   Trainer& on_start(std::function<void()> callback);
   Trainer& on_step(std::function<void(const StepMetrics&)> callback);
   Trainer& on_checkpoint(std::function<void(const std::filesystem::path&)> callback);
+
+  /// Asked on every rank where an evaluation is due and when the run ends, with the model in evaluation mode. What rank
+  /// 0 answers stands on the page.
+  Trainer& sample_with(std::function<TextSample()> write);
 
   /// Asked on every rank once a step, and between the batches of an evaluation. The largest answer of any rank, if it
   /// is not 0, is what all of them stop for: after the step, with a checkpoint.

@@ -82,6 +82,7 @@ TrainingResult TrainingRun::run() {
   const bool finished = state_.step >= length_.total_steps && !state_.to_evaluate;
   if (finished) stop_code_ = 0;
   if (!finished) save();
+  if (finished) sample();
   if (recorder_) {
     recorder_->write_report(finished ? TrainingState::finished : TrainingState::stopped,
                             finished ? "" : "Stopped on request; --resume goes on.", seconds());
@@ -166,6 +167,7 @@ void TrainingRun::conclude_step(StepMetrics metrics) {
   const bool evaluation_due = validation_ != nullptr && due(setup_.options.eval_every());
   if (evaluation_due && stop_code_ == 0) metrics.val_loss = evaluate();
   if (evaluation_due && !metrics.val_loss) state_.to_evaluate = metrics;
+  if (due(setup_.options.eval_every()) && stop_code_ == 0) sample();
   last_ = metrics;
   if (recorder_) recorder_->record(metrics);
   for (const auto& callback : setup_.step_callbacks) callback(metrics);
@@ -183,6 +185,15 @@ std::optional<double> TrainingRun::evaluate() {
     stop_code_ = std::max(stop_code_, setup_.agreed_stop());
     return stop_code_ != 0;
   });
+}
+
+void TrainingRun::sample() {
+  if (!setup_.write_sample || setup_.options.output().empty() || sampled_step_ == state_.step) return;
+  setup_.module->eval();
+  const TextSample sample = setup_.write_sample();
+  setup_.module->train();
+  sampled_step_ = state_.step;
+  if (recorder_) recorder_->show_sample(sample.prompt, sample.text);
 }
 
 void TrainingRun::save() {

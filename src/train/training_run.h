@@ -31,6 +31,7 @@ struct TrainingSetup {
   std::vector<std::function<void(const StepMetrics&)>> step_callbacks;
   std::vector<std::function<void(const std::filesystem::path&)>> checkpoint_callbacks;
   std::function<int()> stop_request = [] { return 0; };
+  std::function<TextSample()> write_sample;  ///< may be empty
 
   /// What `stop_request` answers on the rank where it is largest. Collective.
   int agreed_stop() const;
@@ -61,6 +62,7 @@ class TrainingRun {
   StepMetrics take_step();
   std::optional<double> evaluate();
   void conclude_step(StepMetrics metrics);
+  void sample();
   void save();
   void give_up_after_skips();
   bool due(int64_t every) const;
@@ -77,6 +79,7 @@ class TrainingRun {
   std::optional<RunRecorder> recorder_;  // on the rank that records
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   int64_t saved_step_ = -1;
+  int64_t sampled_step_ = -1;
   int stop_code_ = 0;
   std::optional<StepMetrics> last_;
 };
