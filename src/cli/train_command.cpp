@@ -102,7 +102,7 @@ RunDescription describe(const TrainArguments& arguments, const ModelSource& sour
       {"Validation data", data.validation ? sequences(*data.validation) : "none"},
       {"Tokenizer", tokenizer},
       {"Mesh", c10::str("tp ", arguments.common.tp, " x dp ", arguments.common.dp, ", ", at::get_num_threads(),
-                        " threads a rank")},
+                        at::get_num_threads() == 1 ? " thread a rank" : " threads a rank")},
       {"Arithmetic", arguments.common.dtype}};
   for (const auto& [name, texts] : options) {
     std::string all;

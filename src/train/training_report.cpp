@@ -32,7 +32,8 @@ pre mark { color: inherit; background: var(--track); border-radius: 4px; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; font-size: 1.15rem; font-weight: 700; }
 .options dt, .options dd { font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-@media (max-width: 46rem) { .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; } .tile p + p { font-size: 1.2rem; } .charts { gap: .75rem; } }
+@media (max-width: 46rem) { .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; } .tile p + p { font-size: 1.2rem; }
+  .tile:last-child:nth-child(odd) { grid-column: 1 / -1; } .charts { gap: .75rem; } }
 )css";
 
 std::string number_with(const char* format, double value) {
@@ -135,7 +136,9 @@ std::string html_charts(const TrainingReport& report) {
 
 std::string html_sample(const TrainingReport& report) {
   if (report.sample.empty()) return "";
-  std::string html = "<section class=\"card\"><h2>A sample</h2>\n<pre>";
+  std::string html = "<section class=\"card\"><h2>A sample</h2>\n";
+  if (!report.sample_prompt.empty()) html += "<p class=\"note\">The model went on from the marked text.</p>\n";
+  html += "<pre>";
   if (!report.sample_prompt.empty()) html += "<mark>" + escaped_lines(report.sample_prompt) + "</mark>";
   return html + escaped_lines(report.sample) + "</pre></section>\n";
 }

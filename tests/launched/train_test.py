@@ -128,7 +128,7 @@ def bfloat16(optp: Path, folder: Path, _) -> None:
     exact = train_with_pytorch(model, windows, BATCH, STEPS, 1e-3)
     weights = {name: value.detach() for name, value in model.state_dict().items()}
     start = load_file(folder / "model/model.safetensors")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):  # weights change within
         theirs = small_model(folder / "model", activation_function="gelu")
         lost = max(abs(a - b) for a, b in zip(train_with_pytorch(theirs, windows, BATCH, STEPS, 1e-3), exact))
 
@@ -146,7 +146,7 @@ def bfloat16(optp: Path, folder: Path, _) -> None:
         difference = largest_difference(lines, exact)
         print(f"{variant}: losses differ by {difference:.3g}, autocast {lost:.3g}; weights by "
               f"{distance(trained):.3g}, autocast {their_distance:.3g}", flush=True)
-        assert difference < 2 * lost + 0.01 and distance(trained) < 2 * their_distance
+        assert difference < 2 * lost and distance(trained) < 2 * their_distance
 
 
 def read_by_tensorboard(optp: Path, folder: Path, _) -> None:
@@ -173,7 +173,7 @@ def read_by_tensorboard(optp: Path, folder: Path, _) -> None:
 def learns_shakespeare(optp: Path, folder: Path, texts: Path) -> None:
     """tinyshakespeare, bytes: the curves of tp 1, tp 2 and dp 2 agree, validation falls as it does in PyTorch, and the
     page shows that and a text."""
-    steps, batch, length = 60, 8, 64
+    steps, batch, length = 40, 8, 64
     model = small_model(folder / "model", vocab_size=260, hidden_size=64, num_attention_heads=4, ffn_dim=128,
                         word_embed_proj_dim=64, activation_function="gelu", init_std=0.02)
     text = torch.from_numpy(numpy.fromfile(texts / "tinyshakespeare.txt", numpy.uint8)).long() + 4
@@ -195,7 +195,7 @@ def learns_shakespeare(optp: Path, folder: Path, texts: Path) -> None:
         curves.append([line["loss"] for line in lines])
         difference = abs(lines[-1]["val_loss"] - expected)
         print(f"{mesh}: validation loss {lines[-1]['val_loss']:.4f}, PyTorch {expected:.4f}", flush=True)
-        assert difference < 1e-3 and lines[-1]["val_loss"] < lines[19]["val_loss"] - 0.3
+        assert difference < 1e-3 and lines[-1]["val_loss"] < lines[19]["val_loss"] - 0.2
         pages.append((output / "report.html").read_text())
         assert "Validation perplexity" in pages[-1] and "<mark>" in pages[-1]
     assert all(abs(a - b) < 1e-3 for curve in curves[1:] for a, b in zip(curves[0], curve, strict=True))
