@@ -1,5 +1,9 @@
 #include "src/process_memory.h"
 
+#include <malloc.h>
+
+#include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <string>
 
@@ -21,5 +25,23 @@ int64_t status_bytes(const char* key) {
 int64_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
 
 int64_t anonymous_resident_bytes() { return status_bytes("RssAnon:"); }
+
+AnonymousGrowth::AnonymousGrowth() {
+  malloc_trim(0);
+  peak_ = start_ = anonymous_resident_bytes();
+  thread_ = std::thread([this] {
+    while (!done_) {
+      peak_ = std::max<int64_t>(peak_, anonymous_resident_bytes());
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  });
+}
+
+AnonymousGrowth::~AnonymousGrowth() {
+  done_ = true;
+  thread_.join();
+}
+
+int64_t AnonymousGrowth::peak_bytes() const { return std::max<int64_t>(peak_, anonymous_resident_bytes()) - start_; }
 
 }  // namespace optp

@@ -1,7 +1,9 @@
 // What the kernel counts of this process's memory.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <thread>
 
 namespace optp {
 
@@ -11,5 +13,24 @@ int64_t peak_resident_bytes();
 /// Anonymous resident memory of this process in bytes (RssAnon: mapped files are not counted); 0 where the kernel does
 /// not say.
 int64_t anonymous_resident_bytes();
+
+/// Follows how much the anonymous memory of this process grows, in a thread that looks 500 times a second.
+class AnonymousGrowth {
+ public:
+  /// What has been freed is given back to the kernel first, or it would be taken again without a trace.
+  AnonymousGrowth();
+  AnonymousGrowth(const AnonymousGrowth&) = delete;
+  AnonymousGrowth& operator=(const AnonymousGrowth&) = delete;
+  ~AnonymousGrowth();
+
+  /// The largest growth so far, in bytes.
+  int64_t peak_bytes() const;
+
+ private:
+  int64_t start_;
+  std::atomic<int64_t> peak_;
+  std::atomic<bool> done_ = false;
+  std::thread thread_;
+};
 
 }  // namespace optp

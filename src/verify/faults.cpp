@@ -19,6 +19,7 @@ constexpr const char* kNotReduced = "gradient-not-reduced";
 constexpr const char* kNormNotSummed = "layer-norm-not-summed";
 constexpr const char* kLostMicroBatch = "lost-micro-batch";
 constexpr const char* kCountedTwice = "replica-counted-twice";
+constexpr const char* kNotFreed = "memory-not-freed";
 
 OptDecoderLayerImpl& decoder_layer(OptForCausalLM& model, int64_t layer) {
   return *model->decoder->layers->ptr<OptDecoderLayerImpl>(layer);
@@ -64,6 +65,7 @@ const std::vector<Fault>& faults() {
       {kNormNotSummed, "under sequence parallelism each rank keeps the layer norms' gradient of its own tokens"},
       {kLostMicroBatch, "the gradients of all micro-batches but the last are left out"},
       {kCountedTwice, "the norm of the gradient counts replicated parameters once for each rank"},
+      {kNotFreed, "two training steps each leave 128 MiB behind"},
   };
   return all;
 }
@@ -95,6 +97,14 @@ void install_fault(const std::string& fault, int64_t layer, bool sequence_parall
   if (between_copies) {
     ProcessGroup copies = model->mesh().data();
     copies.set_hook([](const Collective& call) { return call.site != "gradients"; });
+    return;
+  }
+  if (fault == kNotFreed) {
+    ProcessGroup world = model->mesh().world();
+    world.set_hook([left = std::vector<at::Tensor>()](const Collective& call) mutable {
+      if (call.site == "gradient norm" && left.size() < 2) left.push_back(at::ones({int64_t{1} << 27}, at::kByte));
+      return true;
+    });
     return;
   }
   ProcessGroup shared = group;  // a copy that shares the connection and its hook

@@ -20,7 +20,7 @@ constexpr std::array<CheckRule, 7> kCheckRules = {{
     {"backward", "One training step: the same loss, the same gradients, and every parameter moved alike."},
     {"gradients", "Gradients: right shapes, replicas equal bit for bit, and central differences agree."},
     {"optimizers", "Adam, AdamW, SGD, RMSprop: the same losses and weights for several steps; sharded state."},
-    {"memory", "The shards add up to little more than the whole, are balanced, and no rank keeps more."},
+    {"memory", "The shards add up to little more than the whole; training takes and sends what the plan says."},
     {"stability", "Several epochs: the loss falls, stays finite and equals the reference's; replicas agree."},
     {"end-to-end", "The shards put together are the whole model; it infers and trains as the reference does."},
 }};

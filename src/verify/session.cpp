@@ -75,8 +75,15 @@ void with_all_cores(const std::function<void()>& body) {
 }  // namespace
 
 Session::Session(const VerifyOptions& options, const Mesh& mesh) : options_(options), mesh_(mesh) {
+  const auto& checks = options.checks;
+  std::optional<AnonymousGrowth> growth;
+  if (std::find(checks.begin(), checks.end(), "memory") != checks.end()) growth.emplace();
   model_bytes_ = bytes_left_by([&] { model_ = OptForCausalLM(config(), mesh, options.type); });
   shards_ = named_shards(*model_);
+  if (!options.fault.empty()) install_fault(options.fault, options.fault_layer, options.sequence_parallel, model_);
+  const int64_t gradient_bytes = bytes_left_by([&] { gradients_ = std::make_unique<Gradients>(shards_, mesh_); });
+  if (!options.fault.empty()) install_gradient_fault(options.fault, model_, *gradients_);
+  if (growth) memory_trial_ = try_memory(*this, *growth, gradient_bytes);
   if (world().rank() == 0) {
     reference_ = OptReference(config());
     reference_->to(in_bfloat16() ? at::kFloat : options.type);
@@ -86,9 +93,6 @@ Session::Session(const VerifyOptions& options, const Mesh& mesh) : options_(opti
       bfloat16_reference_->to(at::kBFloat16);
     }
   }
-  if (!options.fault.empty()) install_fault(options.fault, options.fault_layer, options.sequence_parallel, model_);
-  gradients_ = std::make_unique<Gradients>(shards_, mesh_);
-  if (!options.fault.empty()) install_gradient_fault(options.fault, model_, *gradients_);
 }
 
 void Session::with_reference(const std::function<void(OptReferenceImpl&)>& body) {

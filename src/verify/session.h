@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "parallel/parameter_shard.h"
 #include "src/checkpoint/model_source.h"
 #include "src/verify/compare.h"
+#include "src/verify/memory_trial.h"
 
 namespace optp {
 
@@ -69,6 +71,8 @@ class Session {
   /// Bytes that were allocated while the sharded model was built and are still alive on this rank; measured at build
   /// time.
   int64_t model_bytes() const { return model_bytes_; }
+  /// Two training steps, measured before the reference was built; present if the check "memory" is asked for.
+  const std::optional<MemoryTrial>& memory_trial() const { return memory_trial_; }
   /// Where the gradients of the last model_loss() are, and their norm as the ranks agreed on it.
   Gradients& gradients() { return *gradients_; }
   /// The gradient of parameter `i` of shards() as it is trained with, float32 under bfloat16; undefined if backward did
@@ -126,6 +130,7 @@ class Session {
   std::unique_ptr<Gradients> gradients_;
   double gradient_norm_ = 0;
   int64_t model_bytes_ = 0;
+  std::optional<MemoryTrial> memory_trial_;
 };
 
 }  // namespace optp

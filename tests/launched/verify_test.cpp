@@ -174,13 +174,22 @@ TEST(LaunchVerifyOptions, BFloat16AsTrained) {
 // What a check is there for is found by that check alone.
 TEST(LaunchVerifyOptions, FaultsAreCaughtByTheCheckThatIsMeantTo) {
   const std::vector<std::pair<std::string, std::string>> meant = {
-      {"dropped-forward-all-reduce", "forward"}, {"dropped-backward-all-reduce", "backward"},
-      {"bias-on-every-rank", "forward"},         {"exchanged-shards", "end-to-end"},
-      {"scaled-gradient", "gradients"},          {"drifting-replica", "gradients"},
-      {"shifted-vocabulary", "forward"},         {"whole-parameter-kept", "memory"},
-      {"exchanged-shards", "optimizers"},        {"dropped-backward-all-reduce", "stability"},
-      {"gradient-not-reduced", "backward"},      {"layer-norm-not-summed", "backward"},
-      {"lost-micro-batch", "backward"},          {"replica-counted-twice", "backward"},
+      {"dropped-forward-all-reduce", "forward"},
+      {"dropped-backward-all-reduce", "backward"},
+      {"bias-on-every-rank", "forward"},
+      {"exchanged-shards", "end-to-end"},
+      {"scaled-gradient", "gradients"},
+      {"drifting-replica", "gradients"},
+      {"shifted-vocabulary", "forward"},
+      {"whole-parameter-kept", "memory"},
+      {"exchanged-shards", "optimizers"},
+      {"dropped-backward-all-reduce", "stability"},
+      {"gradient-not-reduced", "backward"},
+      {"layer-norm-not-summed", "backward"},
+      {"lost-micro-batch", "backward"},
+      {"replica-counted-twice", "backward"},
+      {"memory-not-freed", "memory"},
+      {"dropped-forward-all-reduce", "memory"},
   };
   for (const auto& [fault, check] : meant) {
     const Verification run = verify(kSmall + Arguments{"--tp", "2", "--inject", fault, "--checks", check});
