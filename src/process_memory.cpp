@@ -27,6 +27,8 @@ int64_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
 int64_t anonymous_resident_bytes() { return status_bytes("RssAnon:"); }
 
 AnonymousGrowth::AnonymousGrowth() {
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
   malloc_trim(0);
   peak_ = start_ = anonymous_resident_bytes();
   thread_ = std::thread([this] {
@@ -40,6 +42,9 @@ AnonymousGrowth::AnonymousGrowth() {
 AnonymousGrowth::~AnonymousGrowth() {
   done_ = true;
   thread_.join();
+  // Where glibc's own adjustment ends.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
 }
 
 int64_t AnonymousGrowth::peak_bytes() const { return std::max<int64_t>(peak_, anonymous_resident_bytes()) - start_; }

@@ -14,10 +14,11 @@ int64_t peak_resident_bytes();
 /// not say.
 int64_t anonymous_resident_bytes();
 
-/// Follows how much the anonymous memory of this process grows, in a thread that looks 500 times a second.
+/// Follows how much the anonymous memory of this process grows, in a thread that looks 500 times a second. Meanwhile
+/// malloc gives back to the kernel what is freed, so that the growth is what is in use and not what malloc keeps.
 class AnonymousGrowth {
  public:
-  /// What has been freed is given back to the kernel first, or it would be taken again without a trace.
+  /// What was freed before is given back first, or it would be taken again without a trace.
   AnonymousGrowth();
   AnonymousGrowth(const AnonymousGrowth&) = delete;
   AnonymousGrowth& operator=(const AnonymousGrowth&) = delete;
