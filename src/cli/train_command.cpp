@@ -158,7 +158,6 @@ int run_train(CLI::App& command, TrainArguments& arguments, const std::vector<st
   const Participation participation = join(arguments.common, program);
   if (participation.exit_status) return *participation.exit_status;
   const Mesh& mesh = participation.mesh;
-  keep_memory();
   const TrainData data = open_data(arguments, source.config, tokenizer, mesh);
   const ResolvedOptions resolved = run_options(command, arguments, source, tokenizer);
   options.description(describe(arguments, source, data, resolved, tokenizer));
@@ -169,6 +168,7 @@ int run_train(CLI::App& command, TrainArguments& arguments, const std::vector<st
     mesh.world().barrier("train end");
     return 1;
   }
+  keep_memory();
 
   OptForCausalLM model(source.config, mesh, dtype_of(arguments.common.dtype));
   Trainer trainer(model, options);
