@@ -27,8 +27,6 @@ struct TorchDamage {
   std::string message;  // part of what the error says
 };
 
-void PrintTo(const TorchDamage& damage, std::ostream* stream) { *stream << damage.label; }
-
 // A sound archive around a pickle; its storage has 12 floats.
 std::string archive(const std::string& pickle, const ZipStyle& style = {}) {
   return zip_bytes({{"m/data.pkl", pickle}, {"m/byteorder", "little"}, {"m/data/0", std::string(48, 'x')}}, style);
@@ -189,23 +187,23 @@ std::vector<TorchDamage> damaged_archives() {
   };
 }
 
-class TorchFileDamage : public ::testing::TestWithParam<TorchDamage> {};
-
-TEST_P(TorchFileDamage, IsOneClearError) {
-  const TemporaryFolder folder;
-  const std::filesystem::path path = folder / "bad.bin";
-  write_bytes(path, GetParam().bytes);
-  const std::string message = value_error([&] { TorchFile file(path); });
-  EXPECT_PRED_FORMAT2(IsSubstring, "cannot read " + path.string() + ": ", message);
-  EXPECT_PRED_FORMAT2(IsSubstring, GetParam().message, message);
-  EXPECT_LT(message.size(), path.string().size() + 400);
-  EXPECT_FALSE(std::filesystem::exists("/tmp/optp-was-here"));
+void expect_one_clear_error(const std::vector<TorchDamage>& damages) {
+  for (const auto& damage : damages) {
+    SCOPED_TRACE(damage.label);
+    const TemporaryFolder folder;
+    const std::filesystem::path path = folder / "bad.bin";
+    write_bytes(path, damage.bytes);
+    const std::string message = value_error([&] { TorchFile file(path); });
+    EXPECT_PRED_FORMAT2(IsSubstring, "cannot read " + path.string() + ": ", message);
+    EXPECT_PRED_FORMAT2(IsSubstring, damage.message, message);
+    EXPECT_LT(message.size(), path.string().size() + 400);
+    EXPECT_FALSE(std::filesystem::exists("/tmp/optp-was-here"));
+  }
 }
 
-const auto kTorchDamageName = [](const auto& test) { return test.param.label; };
-INSTANTIATE_TEST_SUITE_P(Code, TorchFileDamage, ::testing::ValuesIn(pickles_that_run_code()), kTorchDamageName);
-INSTANTIATE_TEST_SUITE_P(Pickle, TorchFileDamage, ::testing::ValuesIn(damaged_pickles()), kTorchDamageName);
-INSTANTIATE_TEST_SUITE_P(Archive, TorchFileDamage, ::testing::ValuesIn(damaged_archives()), kTorchDamageName);
+TEST(TorchFileDamage, CodeIsRefusedByName) { expect_one_clear_error(pickles_that_run_code()); }
+TEST(TorchFileDamage, DamagedPicklesAreOneClearError) { expect_one_clear_error(damaged_pickles()); }
+TEST(TorchFileDamage, DamagedArchivesAreOneClearError) { expect_one_clear_error(damaged_archives()); }
 
 }  // namespace
 }  // namespace optp
