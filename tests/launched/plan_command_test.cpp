@@ -54,7 +54,7 @@ TEST(PlanCommand, LargestModelInTwoSecondsAnd200MiB) {
   for (const std::vector<std::string>& mesh : std::vector<std::vector<std::string>>{
            {"--tp", "1"},
            {"--tp", "95", "--dp", "3", "--batch-size", "64", "--sequence-parallel"},  // parts of several sizes
-           {"--tp", "96", "--dp", "128", "--activation-checkpointing", "--dtype", "bfloat16"},
+           {"--tp", "96", "--dp", "1024", "--activation-checkpointing", "--dtype", "bfloat16"},
        }) {
     std::vector<std::string> arguments{"--model", "opt-175b", "--json", file};
     arguments.insert(arguments.end(), mesh.begin(), mesh.end());
