@@ -20,10 +20,6 @@ struct TensorDistance {
   double expected = 0;  // the norm of the tensor itself
 };
 
-double square_of_norm(const at::Tensor& tensor) {
-  return std::pow(tensor.detach().to(at::kDouble).norm().item<double>(), 2);
-}
-
 // For each of shards(). `actual`: local parts; the others, by name, on the rank with the references alone.
 std::vector<TensorDistance> distances(Session& session, const std::vector<at::Tensor>& actual,
                                       const WholeTensors& expected, const WholeTensors& rounded) {

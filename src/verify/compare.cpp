@@ -34,6 +34,10 @@ double Difference::max_rel() const {
   return max_expected > 0 ? max_abs / max_expected : kInfinity;
 }
 
+double square_of_norm(const at::Tensor& tensor) {
+  return std::pow(tensor.detach().to(at::kDouble).norm().item<double>(), 2);
+}
+
 std::vector<double> max_over_ranks(const std::vector<double>& values, const ProcessGroup& group) {
   at::Tensor tensor = at::tensor(values, at::kDouble);
   group.all_reduce_(tensor, "verify maximum", c10d::ReduceOp::RedOpType::MAX);
