@@ -2,22 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <ostream>
 
 #include "src/checkpoint/safetensors.h"
-#include "tests/checkpoint/checkpoint_files.h"
+#include "tests/checkpoint/file_damage.h"
 
 namespace optp {
 namespace {
 
-using ::testing::IsSubstring;
 using namespace std::string_literals;
-
-struct Damage {
-  std::string label;
-  std::string bytes;    // of the file
-  std::string message;  // part of what the error says
-};
 
 // One tensor "a" described by `fields`, and as many bytes of data.
 std::string one_tensor(const std::string& fields, size_t data) {
@@ -30,7 +22,7 @@ std::string repeated(const std::string& text, size_t times) {
   return all;
 }
 
-std::vector<Damage> damages() {
+std::vector<FileDamage> damages() {
   const std::string good = R"("dtype":"F32","shape":[2],"data_offsets":[0,8])";
   const auto with_shape = [](const std::string& shape) {
     return one_tensor(R"("dtype":"F32","shape":)" + shape + R"(,"data_offsets":[0,8])", 8);
@@ -119,18 +111,7 @@ std::vector<Damage> damages() {
   };
 }
 
-TEST(SafetensorsDamage, IsOneClearError) {
-  for (const auto& damage : damages()) {
-    SCOPED_TRACE(damage.label);
-    const TemporaryFolder folder;
-    const std::filesystem::path path = folder / "bad.safetensors";
-    write_bytes(path, damage.bytes);
-    const std::string message = value_error([&] { SafetensorsFile file(path); });
-    EXPECT_PRED_FORMAT2(IsSubstring, "cannot read " + path.string() + ": ", message);
-    EXPECT_PRED_FORMAT2(IsSubstring, damage.message, message);
-    EXPECT_LT(message.size(), path.string().size() + 400);
-  }
-}
+TEST(SafetensorsDamage, IsOneClearError) { expect_one_clear_error<SafetensorsFile>(damages(), "bad.safetensors"); }
 
 }  // namespace
 }  // namespace optp

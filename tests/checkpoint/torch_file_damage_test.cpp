@@ -1,10 +1,8 @@
 // Files of torch.save that lie or want to run code: each is one clear error, and nothing is run.
 #include <gtest/gtest.h>
 
-#include <ostream>
-
 #include "src/checkpoint/torch_file.h"
-#include "tests/checkpoint/checkpoint_files.h"
+#include "tests/checkpoint/file_damage.h"
 #include "tests/checkpoint/torch_bytes.h"
 
 namespace optp {
@@ -19,20 +17,13 @@ using pickled::storage;
 using pickled::tensor;
 using pickled::text;
 using pickled::tuple;
-using ::testing::IsSubstring;
-
-struct TorchDamage {
-  std::string label;
-  std::string bytes;    // of the file
-  std::string message;  // part of what the error says
-};
 
 // A sound archive around a pickle; its storage has 12 floats.
 std::string archive(const std::string& pickle, const ZipStyle& style = {}) {
   return zip_bytes({{"m/data.pkl", pickle}, {"m/byteorder", "little"}, {"m/data/0", std::string(48, 'x')}}, style);
 }
 
-std::vector<TorchDamage> pickles_that_run_code() {
+std::vector<FileDamage> pickles_that_run_code() {
   const auto reduce = [](const std::string& module, const std::string& name) {
     return archive(state_dict({text("a"), call(function(module, name), {text("touch /tmp/optp-was-here")})}));
   };
@@ -64,7 +55,7 @@ std::vector<TorchDamage> pickles_that_run_code() {
   };
 }
 
-std::vector<TorchDamage> damaged_pickles() {
+std::vector<FileDamage> damaged_pickles() {
   const std::string good = tensor(storage(12), 0, {3, 4}, {4, 1});
   const auto with = [](const std::string& value) { return archive(state_dict({text("a"), value})); };
   const int64_t huge = int64_t{1} << 62;
@@ -146,7 +137,7 @@ std::vector<TorchDamage> damaged_pickles() {
   };
 }
 
-std::vector<TorchDamage> damaged_archives() {
+std::vector<FileDamage> damaged_archives() {
   const std::string pickle = state_dict({text("a"), tensor(storage(12), 0, {12}, {1})});
   const std::string good = archive(pickle);
   const std::string data(48, 'x');
@@ -187,23 +178,14 @@ std::vector<TorchDamage> damaged_archives() {
   };
 }
 
-void expect_one_clear_error(const std::vector<TorchDamage>& damages) {
-  for (const auto& damage : damages) {
-    SCOPED_TRACE(damage.label);
-    const TemporaryFolder folder;
-    const std::filesystem::path path = folder / "bad.bin";
-    write_bytes(path, damage.bytes);
-    const std::string message = value_error([&] { TorchFile file(path); });
-    EXPECT_PRED_FORMAT2(IsSubstring, "cannot read " + path.string() + ": ", message);
-    EXPECT_PRED_FORMAT2(IsSubstring, damage.message, message);
-    EXPECT_LT(message.size(), path.string().size() + 400);
-    EXPECT_FALSE(std::filesystem::exists("/tmp/optp-was-here"));
-  }
+void expect_refused_unrun(const std::vector<FileDamage>& damages) {
+  expect_one_clear_error<TorchFile>(damages, "bad.bin");
+  EXPECT_FALSE(std::filesystem::exists("/tmp/optp-was-here"));
 }
 
-TEST(TorchFileDamage, CodeIsRefusedByName) { expect_one_clear_error(pickles_that_run_code()); }
-TEST(TorchFileDamage, DamagedPicklesAreOneClearError) { expect_one_clear_error(damaged_pickles()); }
-TEST(TorchFileDamage, DamagedArchivesAreOneClearError) { expect_one_clear_error(damaged_archives()); }
+TEST(TorchFileDamage, CodeIsRefusedByName) { expect_refused_unrun(pickles_that_run_code()); }
+TEST(TorchFileDamage, DamagedPicklesAreOneClearError) { expect_refused_unrun(damaged_pickles()); }
+TEST(TorchFileDamage, DamagedArchivesAreOneClearError) { expect_refused_unrun(damaged_archives()); }
 
 }  // namespace
 }  // namespace optp

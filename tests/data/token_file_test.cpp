@@ -4,8 +4,6 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <ostream>
-
 #include "src/data/token_writer.h"
 #include "src/data/xxh64.h"
 #include "tests/support/errors.h"
