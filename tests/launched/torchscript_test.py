@@ -14,24 +14,16 @@ from transformers import OPTConfig, OPTForCausalLM
 from transformers.models.opt import modeling_opt
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-from make_golden import init_weights
+import make_golden
 
 SMALL = dict(vocab_size=300, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, ffn_dim=130,
              max_position_embeddings=96, word_embed_proj_dim=64, dropout=0.0, attention_dropout=0.0, init_std=0.1)
 
-CONFIGURATIONS = {
-    "base": {},
-    "post-layer-norm": dict(do_layer_norm_before=False),
-    "projections": dict(word_embed_proj_dim=40),
-    "opt-350m": dict(do_layer_norm_before=False, word_embed_proj_dim=40),
-    "no-final-layer-norm": dict(_remove_final_layer_norm=True),
-    "no-bias": dict(enable_bias=False),
-    "no-affine-layer-norm": dict(layer_norm_elementwise_affine=False),
-    "gelu": dict(activation_function="gelu"),
-    "galactica": dict(enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu"),
-    "untied": dict(tie_word_embeddings=False),
-    "vocabulary": dict(vocab_size=257),
-}
+# Every switch of the golden models, at this size; how their files are laid out does not matter here.
+CONFIGURATIONS = {name: dict(switches, **({"word_embed_proj_dim": 40} if "word_embed_proj_dim" in switches else {}))
+                  for name, switches in make_golden.CONFIGURATIONS.items()
+                  if "sharded" not in name and "bin" not in name}
+CONFIGURATIONS["vocabulary"] = dict(vocab_size=257)
 NEW_TOKENS = 40
 
 
@@ -124,7 +116,7 @@ def check_errors(module: torch.jit.ScriptModule) -> None:
 
 def main() -> None:
     optp, host = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-    modeling_opt.OPTPreTrainedModel._init_weights = init_weights
+    modeling_opt.OPTPreTrainedModel._init_weights = make_golden.init_weights
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name, switches in CONFIGURATIONS.items():
