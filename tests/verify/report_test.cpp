@@ -101,7 +101,7 @@ VerifyReport mixed_report() {
   VerifyReport report =
       small_report({passing_check(), failing_check(), {.name = "gradients"}, broken_check(), hostile_check()});
   report.facts.emplace_back("text", kHostile);
-  report.facts.emplace_back("weights", "/home/user/" + std::string(150, 'w'));
+  report.facts.emplace_back("weights", "my-weights/" + std::string(150, 'w'));
   return report;
 }
 
