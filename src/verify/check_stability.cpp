@@ -12,7 +12,7 @@ namespace {
 
 // Where ReLUs drive the float32 runs apart, the float64 runs must stay this close, and the float32 runs within this
 // share of the first epoch's loss.
-constexpr double kExactLimit = 1e-6;
+constexpr double kExactLossLimit = 1e-6;
 constexpr double kLargestDrift = 0.01;
 
 TrainingCurve train(Session& session) {
@@ -53,7 +53,7 @@ Measurements check_stability(Session& session) {
     VerifyOptions exact_options = options;
     exact_options.type = at::kDouble;
     Session exact(exact_options, session.mesh());
-    rows = measure_losses(train(exact), kExactLimit, ", float64");
+    rows = measure_losses(train(exact), kExactLossLimit, ", float64");
     rows.push_back(measure("largest loss difference of a step in float32", curve.max_difference,
                            kLargestDrift * curve.reference.front(),
                            "ReLUs next to 0 drive the runs apart, so float64 decides; limit 0.01 x the first loss"));

@@ -72,13 +72,13 @@ const std::set<std::string> kOnlyLoopback = {"0100007F"};
 std::string complaint(const LaunchEnv& env, std::chrono::milliseconds timeout) {
   FLAGS_caffe2_log_level = c10::GLOG_ERROR;
   std::string text;
-  testing::internal::CaptureStderr();
+  ::testing::internal::CaptureStderr();
   try {
     rendezvous(env, timeout);
   } catch (const c10::DistBackendError& error) {
     text = error.what_without_backtrace();
   }
-  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
   EXPECT_EQ(text.find('\n'), std::string::npos) << text;
   return text;
 }
