@@ -53,4 +53,12 @@ Mesh::Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t w
   data_ = connect(store, c10::str("data/", rank % tp), rank / tp, dp, options);
 }
 
+double Mesh::communication_seconds() const {
+  double seconds = 0;
+  for (const ProcessGroup* group : {&tensor_, &data_, &world_}) {
+    for (const auto& [site, count] : group->counts()) seconds += count.seconds;
+  }
+  return seconds;
+}
+
 }  // namespace optp

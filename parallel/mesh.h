@@ -40,6 +40,10 @@ class Mesh {
   const ProcessGroup& data() const { return data_; }
   const ProcessGroup& world() const { return world_; }
 
+  /// Time that this rank has spent in the collectives of all three groups, waits for others included, since they were
+  /// made or their counts reset.
+  double communication_seconds() const;
+
  private:
   ProcessGroup tensor_;
   ProcessGroup data_;

@@ -33,6 +33,7 @@ ProcessGroup::ProcessGroup(c10::intrusive_ptr<c10d::Backend> backend, std::strin
 
 int64_t ProcessGroup::rank() const { return state_->backend ? state_->backend->getRank() : 0; }
 int64_t ProcessGroup::size() const { return state_->backend ? state_->backend->getSize() : 1; }
+std::string ProcessGroup::backend_name() const { return state_->backend ? state_->backend->getBackendName() : "none"; }
 const std::string& ProcessGroup::name() const { return state_->name; }
 const std::map<std::string, CollectiveCount, std::less<>>& ProcessGroup::counts() const { return state_->counts; }
 void ProcessGroup::reset_counts() { state_->counts.clear(); }

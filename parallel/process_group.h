@@ -67,6 +67,8 @@ class ProcessGroup {
   int64_t rank() const;
   int64_t size() const;
   const std::string& name() const;
+  /// What moves the numbers: "gloo", or "none" in a group of one.
+  std::string backend_name() const;
 
   /// Reduces `tensor` (any shape, same on every rank) in place; every rank ends with the same bits. Sums of bfloat16
   /// and float16 are taken in float32, in which they also travel, and rounded once.

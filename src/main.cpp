@@ -39,6 +39,7 @@ int run(std::vector<std::string> arguments) {
   optp::cli::add_generate(app, runner);
   optp::cli::add_eval(app, runner);
   optp::cli::add_convert(app, runner);
+  optp::cli::add_bench(app, runner);
   const std::string command = arguments.size() > 1 ? arguments[1] : "";
   const auto named = [&](const CLI::App* candidate) { return candidate->get_name() == command; };
   if (!command.empty() && !command.starts_with("-") && app.get_subcommands(named).empty()) {

@@ -23,5 +23,6 @@ void add_plan(CLI::App& app, Runner& runner);
 void add_generate(CLI::App& app, Runner& runner);
 void add_eval(CLI::App& app, Runner& runner);
 void add_convert(CLI::App& app, Runner& runner);
+void add_bench(CLI::App& app, Runner& runner);
 
 }  // namespace optp::cli

@@ -121,13 +121,6 @@ void print_results(const std::vector<GenerationResult>& results, int64_t num_sam
   std::cout << std::flush;
 }
 
-// Seconds that this rank has spent in the collectives of a group.
-double communication_seconds(const ProcessGroup& group) {
-  double seconds = 0;
-  for (const auto& [site, count] : group.counts()) seconds += count.seconds;
-  return seconds;
-}
-
 // Generates, shows what came, and returns it as `--json` wants it.
 nlohmann::ordered_json run_prompts(Generator& generator, const Prompts& prompts, const GenerateArguments& arguments,
                                    const Mesh& mesh, bool as_text) {
@@ -135,7 +128,7 @@ nlohmann::ordered_json run_prompts(Generator& generator, const Prompts& prompts,
   const int64_t num_samples = arguments.options.num_samples;
   const bool streams =
       speaks && as_text && prompts.size() == 1 && num_samples == 1 && (arguments.stream || isatty(STDOUT_FILENO) == 1);
-  const double communication = communication_seconds(mesh.tensor());
+  const double communication = mesh.communication_seconds();
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<GenerationResult> results =
       generator.generate(prompts, arguments.options, [&](const GeneratedToken& token) {
@@ -144,12 +137,12 @@ nlohmann::ordered_json run_prompts(Generator& generator, const Prompts& prompts,
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   if (!speaks) return {};
   if (streams) {
-    std::cout << std::endl;
+    std::cout << "\n" << std::flush;
   } else {
     print_results(results, num_samples, as_text);
   }
   nlohmann::ordered_json json = json_of(results, seconds.count());
-  json["comm_fraction"] = (communication_seconds(mesh.tensor()) - communication) / seconds.count();
+  json["comm_fraction"] = (mesh.communication_seconds() - communication) / seconds.count();
   log_line(LogLevel::info, c10::str(json["tokens_per_second"].get<double>(), " tokens/s"));
   return json;
 }

@@ -19,15 +19,6 @@ Schedule schedule_of(ScheduleOptions options, int64_t total_steps) {
   return Schedule(options.total_steps(total_steps));
 }
 
-// Time that this rank has waited for others, since its groups were made.
-double waited_seconds(const Mesh& mesh) {
-  double seconds = 0;
-  for (const ProcessGroup* group : {&mesh.tensor(), &mesh.data(), &mesh.world()}) {
-    for (const auto& [site, count] : group->counts()) seconds += count.seconds;
-  }
-  return seconds;
-}
-
 // What must be the same when a run is resumed.
 RunIdentity identity_of(const TrainerOptions& options, const TrainingSet& train) {
   std::string frozen;
@@ -137,7 +128,7 @@ void TrainingRun::load(const std::filesystem::path& path) {
 
 StepMetrics TrainingRun::take_step() {
   const auto begin = std::chrono::steady_clock::now();
-  const double waited = waited_seconds(setup_.mesh);
+  const double waited = setup_.mesh.communication_seconds();
   const int64_t batch = setup_.options.batch_size();
   const int64_t epoch = state_.step / length_.steps_per_epoch;
   const int64_t first = state_.step % length_.steps_per_epoch * batch;
@@ -158,7 +149,7 @@ StepMetrics TrainingRun::take_step() {
   metrics.peak_rss_bytes = outcome.peak_rss_bytes;
   metrics.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   metrics.tokens_per_second = static_cast<double>(outcome.targets) / metrics.step_seconds;
-  metrics.comm_seconds = waited_seconds(setup_.mesh) - waited;
+  metrics.comm_seconds = setup_.mesh.communication_seconds() - waited;
   return metrics;
 }
 

@@ -79,6 +79,40 @@ def verify_their_weights(optp: Path, folder: Path) -> None:
             folder / "report.txt", "--quiet", *options, stdout=subprocess.DEVNULL)
 
 
+def bench(optp: Path, folder: Path) -> None:
+    """The check values of `optp bench` are transformers' own, at every degree, and its lines are whole."""
+    model = random_opt(folder / "model", vocab_size=999, hidden_size=64, num_attention_heads=4, num_hidden_layers=2,
+                       ffn_dim=256, max_position_embeddings=128, word_embed_proj_dim=64, init_std=0.1, dropout=0.0)
+    ids = torch.tensor([[4 + ((row * 24 + i) * 7919 + 13) % 995 for i in range(24)] for row in range(3)])
+    with torch.no_grad():
+        logits = model(ids).logits.abs().mean().item()
+        new = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)[0, 24:].tolist()
+    losses, optimizer = [], torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
+    for _ in range(2):
+        loss = model(ids, labels=ids).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for tp in (1, 2):
+        output = run(optp, "bench", "--model", folder / "model", "--tp", tp, "--iterations", 2, "--batch-size", 3,
+                     "--seq-len", 24, stdout=subprocess.PIPE, text=True).stdout
+        lines = [json.loads(line) for line in output.splitlines()]
+        work = {line["workload"]: line for line in lines}
+        assert [line["workload"] for line in lines if line["workload"] != "comm"] == ["forward", "train", "decode"]
+        for line in lines:
+            if line["workload"] == "comm":
+                assert line["ranks"] == 2 and line["microseconds"] > 0 and line["backend"] and line["operation"]
+            else:
+                assert line["ranks"] == tp and line["batch_size"] == 3 and line["peak_rss_bytes"] > 10e6
+                assert 0 < line["milliseconds_min"] <= line["milliseconds"] <= line["milliseconds_max"]
+                assert (0 < line["comm_fraction"] < 1) == (tp > 1)
+        assert abs(work["forward"]["check"][0] - logits) < 1e-5 * logits
+        assert all(abs(a - b) < 1e-5 for a, b in zip(work["train"]["check"], losses, strict=True)), losses
+        assert work["decode"]["check"] == new
+        assert ("comm" in work) == (tp > 1)
+
+
 def torchrun(optp: Path, folder: Path) -> None:
     """torchrun starts the ranks; rank 0 alone prints."""
     result = run(sys.executable, "-m", "torch.distributed.run", "--no-python", "--standalone", "--nproc-per-node", 2, optp,
@@ -90,6 +124,6 @@ def torchrun(optp: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        {"forward_at_full_size": forward_at_full_size, "verify_their_weights": verify_their_weights,
+        {"forward_at_full_size": forward_at_full_size, "verify_their_weights": verify_their_weights, "bench": bench,
          "torchrun": torchrun}[sys.argv[2]](Path(sys.argv[1]).resolve(), Path(temporary))
     print("ok")
