@@ -34,7 +34,7 @@ struct HeadGroup {
 class Probabilities {
  public:
   Probabilities(AttentionMask mask, std::optional<AttentionDropout> dropout, int64_t tokens)
-      : mask_(std::move(mask)), dropout_(std::move(dropout)) {
+      : mask_(std::move(mask)), dropout_(dropout) {
     if (!mask_.additive.defined()) future_ = at::ones({tokens, tokens}, at::kBool).triu(/*diagonal=*/1);
   }
 
@@ -85,7 +85,7 @@ class ExplicitAttentionBackward : public torch::autograd::Node {
         key_(key, /*is_output=*/false),
         value_(value, /*is_output=*/false),
         mask_(std::move(mask)),
-        dropout_(std::move(dropout)) {}
+        dropout_(dropout) {}
 
   variable_list apply(variable_list&& gradients) override {
     TORCH_CHECK(!released_, torch::autograd::ERR_BACKWARD_TWICE);

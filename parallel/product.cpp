@@ -45,7 +45,7 @@ at::Tensor product(const at::Tensor& input, const StoredWeight& weight, const at
   if (!narrow && !c10::InferenceMode::is_enabled()) return at::linear(input, weight.values, bias);
   const at::Tensor rows = (input.dim() == 2 ? input : input.reshape({-1, input.size(-1)})).contiguous();
   if (!narrow && !few_rows_product_serves(rows, weight)) return at::linear(input, weight.values, bias);
-  const at::Tensor out = product_without_gradient(rows, weight, bias);
+  at::Tensor out = product_without_gradient(rows, weight, bias);
   if (input.dim() == 2) return out;
   std::vector<int64_t> shape = input.sizes().vec();
   shape.back() = out.size(1);
@@ -70,7 +70,7 @@ at::Tensor product_weight_gradient(const at::Tensor& gradient, const at::Tensor&
   return gradient.t().mm(input);
 }
 
-void add_product_weight_gradient_(at::Tensor sum, const at::Tensor& gradient, const at::Tensor& input) {
+void add_product_weight_gradient_(const at::Tensor& sum, const at::Tensor& gradient, const at::Tensor& input) {
   if (sum.scalar_type() == gradient.scalar_type()) {
     sum.addmm_(gradient.t(), input);
   } else {

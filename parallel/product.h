@@ -26,6 +26,6 @@ void product_input_gradient_out(at::Tensor out, const at::Tensor& gradient, cons
 at::Tensor product_weight_gradient(const at::Tensor& gradient, const at::Tensor& input);
 
 /// Adds it to `sum` [N, K], which may be float32 when the operands have 16 bits.
-void add_product_weight_gradient_(at::Tensor sum, const at::Tensor& gradient, const at::Tensor& input);
+void add_product_weight_gradient_(const at::Tensor& sum, const at::Tensor& gradient, const at::Tensor& input);
 
 }  // namespace optp

@@ -25,7 +25,7 @@ class GatheredProductsBackward : public torch::autograd::Node {
                            TokenSlices slices, ProcessGroup group, GatherSites sites)
       : kept_(kept, /*is_output=*/false),
         whole_(whole),
-        slices_(std::move(slices)),
+        slices_(slices),
         group_(std::move(group)),
         sites_(std::move(sites)) {
     for (const LinearOperands& operand : operands) weights_.emplace_back(operand.weight, /*is_output=*/false);

@@ -20,6 +20,7 @@ namespace optp {
 ///
 /// The last two serve float32 activations (weight-only quantisation) and inference alone: they have no gradient.
 struct StoredWeight {
+  // NOLINTNEXTLINE(google-explicit-constructor): a plain tensor is a weight
   StoredWeight(at::Tensor values_, at::Tensor scale_ = {}) : values(std::move(values_)), scale(std::move(scale_)) {}
 
   /// Whether the values have fewer bits than activations of type `activations`.

@@ -107,9 +107,8 @@ at::Tensor losses_and_gradient(at::Tensor& logits, const Labels& labels, const H
   return (sum.log() - of_label).masked_fill_(labels.ignored, 0);
 }
 
-void check_shapes(const at::Tensor& hidden, const StoredWeight& stored, const at::Tensor& labels, const Range& range,
+void check_shapes(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, const Range& range,
                   int64_t chunk, std::string_view site) {
-  const at::Tensor& weight = stored.values;
   const bool fits = hidden.scalar_type() == weight.scalar_type() ||
                     (hidden.scalar_type() == at::kFloat && at::elementSize(weight.scalar_type()) < 4);
   TORCH_CHECK_VALUE(hidden.dim() == 2 && weight.dim() == 2 && weight.size(1) == hidden.size(1) && fits, site,
@@ -124,29 +123,28 @@ void check_shapes(const at::Tensor& hidden, const StoredWeight& stored, const at
 
 }  // namespace
 
-at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const StoredWeight& stored,
+at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const StoredWeight& weight,
                                                const at::Tensor& labels, const ShardLayout& layout,
                                                const ProcessGroup& group, int64_t ignore_index, std::string_view site,
                                                int64_t chunk) {
-  const at::Tensor& weight = stored.values;
   const Range range = layout.range(group.rank());
-  check_shapes(hidden, stored, labels, range, chunk, site);
+  check_shapes(hidden, weight.values, labels, range, chunk, site);
   check_labels(labels, layout, ignore_index);
   const bool record = at::GradMode::is_enabled();
   const bool hidden_wanted = record && hidden.requires_grad();
-  const bool weight_wanted = record && weight.requires_grad();
+  const bool weight_wanted = record && weight.values.requires_grad();
 
   at::Tensor result;
   at::Tensor hidden_gradient, weight_gradient;
   {
     at::NoGradGuard no_grad;
     const auto type = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const Head head{{weight.detach(), stored.scale}, range, group, std::string(site), type};
+    const Head head{{weight.values.detach(), weight.scale}, range, group, std::string(site), type};
     const Labels all = labels_of(labels, layout, range, ignore_index);
     const int64_t rows = hidden.size(0);
     at::Tensor losses = at::empty({rows, 1}, type);
     if (hidden_wanted) hidden_gradient = at::empty_like(hidden, at::MemoryFormat::Contiguous);
-    if (weight_wanted) weight_gradient = at::zeros(weight.sizes(), type);
+    if (weight_wanted) weight_gradient = at::zeros(weight.values.sizes(), type);
     const int64_t largest = std::min(chunk, rows);
     at::Tensor logits = at::empty({largest, range.size}, hidden.options().requires_grad(false));
     for (int64_t start = 0; start < rows; start += chunk) {
@@ -168,7 +166,7 @@ at::Tensor vocab_parallel_linear_cross_entropy(const at::Tensor& hidden, const S
   if (!hidden_wanted && !weight_wanted) return result;
   auto node = c10::make_intrusive<LinearCrossEntropyBackward>(std::move(hidden_gradient), std::move(weight_gradient),
                                                               hidden.scalar_type());
-  node->set_next_edges(torch::autograd::collect_next_edges(hidden, weight));
+  node->set_next_edges(torch::autograd::collect_next_edges(hidden, weight.values));
   torch::autograd::set_history(result, c10::intrusive_ptr<torch::autograd::Node>(std::move(node)));
   return result;
 }

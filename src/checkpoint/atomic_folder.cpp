@@ -103,7 +103,7 @@ void AtomicFolder::check(bool succeeded) const {
 
 fs::path new_folder(const fs::path& path) {
   std::error_code ignored;
-  const fs::path folder = path.has_filename() ? path : path.parent_path();  // "folder/"
+  fs::path folder = path.has_filename() ? path : path.parent_path();  // "folder/"
   if (!fs::exists(fs::symlink_status(folder, ignored))) return folder;
   TORCH_CHECK_VALUE(fs::is_directory(folder, ignored), "cannot write the folder ", folder.string(),
                     ": a file has that name; choose another.");

@@ -4,6 +4,7 @@
 #include <c10/util/StringUtil.h>
 #include <nlohmann/json.hpp>
 
+#include <charconv>
 #include <cstdio>
 #include <optional>
 #include <string_view>
@@ -114,9 +115,9 @@ CheckpointManifest::File read_file_entry(const ManifestReader& reader, const Jso
   file.rank = reader.integer(entry, "rank", 0, kLargestDegree - 1);
   file.size = static_cast<uint64_t>(reader.integer(entry, "size", 1, INT64_MAX));
   const std::string checksum = reader.string(entry, "crc64");
-  unsigned long long value = 0;
+  uint64_t value = 0;
   if (checksum.size() != 16 || checksum.find_first_not_of("0123456789abcdef") != std::string::npos ||
-      std::sscanf(checksum.c_str(), "%llx", &value) != 1) {
+      std::from_chars(checksum.data(), checksum.data() + checksum.size(), value, 16).ec != std::errc()) {
     reader.refuse("the checksum of ", shown_name(file.name), " is ", shown_name(checksum),
                   ", not 16 hexadecimal digits");
   }

@@ -38,7 +38,7 @@ class CheckpointTensors {
   };
 
   const std::vector<Piece>& pieces(const std::string& name) const;
-  void check_pieces(const std::string& name, const std::vector<Piece>& pieces) const;
+  void check_pieces(const std::string& name, const std::vector<Piece>& found) const;
 
   std::filesystem::path folder_;
   CheckpointPart part_;

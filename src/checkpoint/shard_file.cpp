@@ -53,8 +53,7 @@ nlohmann::json parse_boxes(const SafetensorsFile& file, const std::string& text)
   try {
     nlohmann::json boxes = nlohmann::json::parse(text, check_depth);
     if (boxes.is_object()) return boxes;
-  } catch (const nlohmann::json::exception&) {
-    // falls through
+  } catch (const nlohmann::json::exception&) {  // NOLINT(bugprone-empty-catch): refused below
   }
   refuse_shard_file(file, "the \"tensors\" of its metadata are not a JSON object");
 }

@@ -40,7 +40,7 @@ Runs longest_runs(const std::vector<int64_t>& size, const std::vector<int64_t>& 
 void copy_runs(const char* from, const std::vector<int64_t>& from_strides, const at::Tensor& out) {
   const std::vector<int64_t> size = out.sizes().vec();
   const std::vector<int64_t> to_strides = out.strides().vec();
-  const auto element = static_cast<int64_t>(out.element_size());
+  const int64_t element = out.element_size();
   const Runs runs = longest_runs(size, from_strides, to_strides, element);
   char* to = static_cast<char*>(out.mutable_data_ptr());
   std::vector<int64_t> index(runs.depth, 0);

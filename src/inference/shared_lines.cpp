@@ -48,7 +48,7 @@ std::optional<std::string> SharedLines::next() {
 std::optional<std::string> SharedLines::poll_line() {
   const auto take_line = [&]() -> std::optional<std::string> {
     const size_t end = buffer_.find('\n');
-    if (end == std::string::npos && !(ended_ && !buffer_.empty())) return std::nullopt;
+    if (end == std::string::npos && (!ended_ || buffer_.empty())) return std::nullopt;
     std::string line = buffer_.substr(0, end);
     buffer_.erase(0, end == std::string::npos ? end : end + 1);
     if (line.ends_with('\r')) line.pop_back();

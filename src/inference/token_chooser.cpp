@@ -15,7 +15,7 @@ constexpr const char* kSite = "generate";
 }  // namespace
 
 TokenChooser::TokenChooser(ShardLayout vocabulary, ProcessGroup group, at::Tensor forbidden)
-    : vocabulary_(std::move(vocabulary)), group_(std::move(group)), forbidden_(std::move(forbidden)) {}
+    : vocabulary_(vocabulary), group_(std::move(group)), forbidden_(std::move(forbidden)) {}
 
 at::Tensor TokenChooser::choose(at::Tensor scores, const std::vector<std::optional<ChoiceContext>>& contexts,
                                 const SamplingOptions& options) const {

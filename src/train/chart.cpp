@@ -114,7 +114,9 @@ std::vector<double> round_ticks(double low, double high, int count) {
   }
   std::vector<double> ticks;
   const double begin = std::floor(low / step + 1e-9), end = std::ceil(high / step - 1e-9);
-  for (double i = begin; i <= end; ++i) ticks.push_back(i * step);
+  for (auto i = static_cast<int64_t>(begin); i <= static_cast<int64_t>(end); ++i) {
+    ticks.push_back(static_cast<double>(i) * step);
+  }
   return ticks;
 }
 
@@ -122,7 +124,8 @@ std::vector<double> round_log_ticks(double low, double high) {
   const double begin = std::floor(std::log10(low) + 1e-9), end = std::ceil(std::log10(high) - 1e-9);
   const double stride = std::ceil((end - begin) / 5);
   std::vector<double> ticks;
-  for (double exponent = begin; exponent < end + stride; exponent += stride) ticks.push_back(std::pow(10, exponent));
+  const auto count = static_cast<int64_t>(std::ceil((end + stride - begin) / stride));
+  for (int64_t i = 0; i < count; ++i) ticks.push_back(std::pow(10, begin + static_cast<double>(i) * stride));
   return ticks;
 }
 

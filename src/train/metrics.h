@@ -33,7 +33,7 @@ struct StepMetrics {
 std::string metrics_line(const StepMetrics& metrics);
 
 /// The reverse. Throws nlohmann::json::exception for a text that is no such line.
-StepMetrics parse_metrics(const std::string& line);
+StepMetrics parse_metrics(const std::string& text);
 
 /// The file of a run.
 class MetricsFile {

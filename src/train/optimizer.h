@@ -22,7 +22,8 @@ std::string_view optimizer_name(OptimizerKind kind);
 
 /// Names and defaults of torch.optim.
 struct OptimizerOptions {
-  /* implicit */ OptimizerOptions(OptimizerKind kind = OptimizerKind::adamw) : kind_(kind) {}
+  // NOLINTNEXTLINE(google-explicit-constructor): as torch::optim and torch::nn options
+  OptimizerOptions(OptimizerKind kind = OptimizerKind::adamw) : kind_(kind) {}
 
   TORCH_ARG(OptimizerKind, kind);
   TORCH_ARG(double, beta1) = 0.9;    ///< adamw, adam

@@ -34,7 +34,7 @@ void RunFolder::prepare(bool resume) const {
   std::error_code error;
   fs::create_directories(path_, error);
   TORCH_CHECK_VALUE(!error, "cannot make the output folder ", path_.string(), ": ", error.message(), ".");
-  AtomicFile(path_ / "probe");  // whether files can be made here: before the training that they are for
+  const AtomicFile probe(path_ / "probe");  // whether files can be made here: before the training that they are for
   fs::create_directories(checkpoints(), error);
   TORCH_CHECK_VALUE(!error, "cannot make the folder ", checkpoints().string(), ": ", error.message(), ".");
   remove_unfinished_checkpoints(checkpoints());

@@ -15,7 +15,8 @@ ScheduleKind parse_schedule(std::string_view name);
 std::string_view schedule_name(ScheduleKind kind);
 
 struct ScheduleOptions {
-  /* implicit */ ScheduleOptions(ScheduleKind kind = ScheduleKind::cosine) : kind_(kind) {}
+  // NOLINTNEXTLINE(google-explicit-constructor): as torch::optim and torch::nn options
+  ScheduleOptions(ScheduleKind kind = ScheduleKind::cosine) : kind_(kind) {}
 
   TORCH_ARG(ScheduleKind, kind);
   TORCH_ARG(double, lr) = 1e-3;  ///< reached after the warm-up

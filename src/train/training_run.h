@@ -58,7 +58,7 @@ class TrainingRun {
  private:
   void begin();
   void open_output();
-  void load(const std::filesystem::path& checkpoint);
+  void load(const std::filesystem::path& path);
   StepMetrics take_step();
   std::optional<double> evaluate();
   void conclude_step(StepMetrics metrics);

@@ -42,7 +42,7 @@ int in_a_child(const std::function<int()>& body) {
     try {
       status = body();
     } catch (const std::exception& error) {
-      std::cerr << error.what() << std::endl;
+      std::cerr << error.what() << "\n" << std::flush;
     }
     ::_exit(status);
   }

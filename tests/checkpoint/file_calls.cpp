@@ -62,6 +62,7 @@ int counted_file_calls() { return calls_counted; }
 
 // The program's own definitions come before those of the C library, also for calls out of other libraries.
 extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): the C library's own are reserved
 
 int open(const char* path, int flags, ...) {
   va_list arguments;
@@ -117,6 +118,7 @@ int unlinkat(int folder, const char* path, int flags) noexcept {
 int rmdir(const char* path) noexcept {
   return disturbed(path, [&] { return ::syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR); });
 }
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
 }
 
 }  // namespace optp::testing

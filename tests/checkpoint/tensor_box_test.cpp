@@ -131,7 +131,7 @@ TEST(TensorBox, TouchesNothingOutsideThePart) {
 }
 
 TEST(TensorBox, SeesOverlapsAndGaps) {
-  const auto box = [](Numbers start, Numbers size) { return TensorBox{{4, 6}, start, size}; };
+  const auto box = [](Numbers start, Numbers size) { return TensorBox{{4, 6}, std::move(start), std::move(size)}; };
   EXPECT_EQ(tiling({box({0, 0}, {4, 6})}), Tiling::exact);
   EXPECT_EQ(tiling({box({0, 0}, {2, 6}), box({2, 0}, {2, 6})}), Tiling::exact);
   EXPECT_EQ(tiling({box({0, 0}, {2, 3}), box({2, 0}, {2, 6}), box({0, 3}, {2, 3})}), Tiling::exact);

@@ -7,6 +7,7 @@
 //
 // ELEMENTS more float32 numbers, cut over the ranks, make a step as large as wanted.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Logging.h>
 #include <nlohmann/json.hpp>
@@ -47,10 +48,10 @@ void write(const fs::path& folder, int64_t first, int64_t last, int64_t elements
     CheckpointContent content = testing::content_of(static_cast<uint64_t>(step), mesh);
     for (NamedShard& shard : ballast(step, elements, mesh)) content.parameters.push_back(shard);
     content.trainer_state = nlohmann::json{{"step", step}, {"elements", elements}}.dump();
-    if (mesh.world().rank() == 0) std::cout << "writing " << step << std::endl;
+    if (mesh.world().rank() == 0) std::cout << "writing " << step << "\n" << std::flush;
     write_training_checkpoint(folder / checkpoint_name(step), content, mesh);
     if (mesh.world().rank() == 0) {
-      std::cout << "written " << step << std::endl;
+      std::cout << "written " << step << "\n" << std::flush;
       remove_old_checkpoints(folder, 2);
     }
   }
@@ -67,7 +68,7 @@ std::string first_difference(const fs::path& path, const Mesh& mesh) {
   std::vector<NamedShard> loaded = parameters;
   for (NamedShard& shard : loaded) shard.tensor = at::ones_like(shard.tensor);
   checkpoint.load_parameters(loaded);
-  const std::string first = testing::difference(loaded, parameters);
+  std::string first = testing::difference(loaded, parameters);
   if (!first.empty()) return first;
   loaded = expected.optimizer_state;
   for (NamedShard& shard : loaded) shard.tensor = at::ones_like(shard.tensor);
@@ -82,7 +83,7 @@ int check(const fs::path& folder, const Mesh& mesh) {
     if (!different.empty()) status = 1;
     if (mesh.world().rank() != 0) continue;
     const std::string name = path.filename().string();
-    std::cout << name << (different.empty() ? " is whole" : " differs in " + different) << std::endl;
+    std::cout << name << (different.empty() ? " is whole" : " differs in " + different) << "\n" << std::flush;
   }
   return status;
 }

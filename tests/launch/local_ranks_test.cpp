@@ -15,6 +15,7 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <sstream>
 #include <string>
 
 namespace {
@@ -93,7 +94,8 @@ TEST(LaunchLocalRanks, RanksMeetAndEnd) {
   EXPECT_EQ(program.finish(), 0);
   EXPECT_EQ(program.err(), "");
   int port = 0;
-  ASSERT_EQ(std::sscanf(program.out().c_str(), "sum 3 port %d", &port), 1) << program.out();
+  std::string word;
+  ASSERT_TRUE(std::istringstream(program.out()) >> word >> word >> word >> port) << program.out();
   char listening[32];
   std::snprintf(listening, sizeof(listening), ":%04X 00000000:0000 0A", port);
   std::ifstream table("/proc/net/tcp");
@@ -174,7 +176,7 @@ TEST(LaunchLocalRanks, TheEndOfLongOutputIsKept) {
   EXPECT_TRUE(text.starts_with("[rank 1] line ")) << text.substr(0, 80);
   EXPECT_TRUE(text.ends_with("[rank 1] line 19999\noptp: rank 1 exited with status 4\n"));
   // 64 KiB of lines of 11 bytes.
-  EXPECT_NEAR(static_cast<double>(count_of(text, "[rank 1] line ")), 65536 / 11, 2);
+  EXPECT_NEAR(static_cast<double>(count_of(text, "[rank 1] line ")), 65536 / 11.0, 2);
 }
 
 TEST(LaunchLocalRanks, SignalsArePassedOnOnce) {

@@ -27,7 +27,7 @@ int die() {
 }
 
 int say(const std::string& text, int status) {
-  std::cerr << text << std::endl;
+  std::cerr << text << "\n" << std::flush;
   return status;
 }
 
@@ -36,7 +36,7 @@ int meet(const optp::LaunchEnv& env) {
   const int64_t sum = store->add("sum", env.rank);
   if (sum == env.world_size * (env.world_size - 1) / 2) store->set("done", std::to_string(sum));
   const std::string total = store->get_to_str("done");
-  if (env.rank == 0) std::cout << "sum " << total << " port " << env.master_port << std::endl;
+  if (env.rank == 0) std::cout << "sum " << total << " port " << env.master_port << "\n" << std::flush;
   return 0;
 }
 
@@ -54,7 +54,7 @@ int describe(int rank) {
                            "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT", "INHERITED"}) {
     std::cout << " " << name << "=" << optp::process_environment(name).value_or("(none)");
   }
-  std::cout << std::endl;
+  std::cout << "\n" << std::flush;
   return rank == 1 ? 9 : 0;
 }
 
@@ -69,15 +69,15 @@ int count_signals(const optp::LaunchEnv& env) {
   std::signal(SIGINT, count);
   std::signal(SIGTERM, count);
   optp::rendezvous(env, std::chrono::seconds(60));  // no rank is without handlers now
-  if (env.rank == 0) std::cout << "ready" << std::endl;
+  if (env.rank == 0) std::cout << "ready\n" << std::flush;
   while (signals_seen == 0) usleep(10000);
   for (int wait = 0; wait < 50; ++wait) usleep(10000);
-  if (env.rank == 0) std::cout << "signals " << signals_seen << std::endl;
+  if (env.rank == 0) std::cout << "signals " << signals_seen << "\n" << std::flush;
   return 128 + last;
 }
 
 int sleep_ready(const optp::LaunchEnv& env) {
-  if (env.rank == 0) std::cout << "ready" << std::endl;
+  if (env.rank == 0) std::cout << "ready\n" << std::flush;
   return sleep_long();
 }
 
@@ -112,5 +112,5 @@ int main(int argc, char** argv) {
   FLAGS_caffe2_log_level = c10::GLOG_ERROR;  // as the real program: c10d warns of every address without a name
   const std::string how = argc > 1 ? argv[1] : "";
   if (const auto env = optp::read_launch_env()) return behave(how, *env);
-  return optp::run_local_ranks(argc > 2 ? std::atoi(argv[2]) : 2, std::vector<std::string>(argv, argv + argc));
+  return optp::run_local_ranks(argc > 2 ? std::stoi(argv[2]) : 2, std::vector<std::string>(argv, argv + argc));
 }

@@ -42,7 +42,7 @@ TEST(CommandLine, RefusesWrongUsage) {
   expect_refused({"verify", "--model", "/nowhere"}, "/nowhere");
   expect_refused({"verify", "--hidden-size", "-3"}, "--hidden-size");
   expect_refused({"verify", "--num-heads", "7"}, "not a multiple of num_attention_heads 7");
-  expect_refused({"verify", "--model", OPTP_GOLDEN "/base", "--num-layers", "1"}, "whose sizes are fixed");
+  expect_refused({"verify", "--model", std::string(OPTP_GOLDEN "/base"), "--num-layers", "1"}, "whose sizes are fixed");
   expect_refused({"verify", "--text", "/nowhere"}, "/nowhere does not exist");
   expect_refused({"forward", "--model", "opt-tiny"}, "--input");
   expect_refused({"forward", "--model", "opt-tiny", "--input", "/nowhere", "--output", "x"}, "/nowhere");

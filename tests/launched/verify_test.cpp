@@ -1,4 +1,5 @@
 // `optp verify` and `optp forward` with real processes over Gloo.
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -223,9 +224,9 @@ TEST(LaunchForward, RefusesBadInput) {
   const TemporaryFolder folder;
   const auto refused = [&](const std::vector<std::pair<std::string, at::Tensor>>& tensors, const std::string& part) {
     write_safetensors(folder / "in.safetensors", tensors);
-    const ProgramResult result =
-        run_optp({"forward", "--model", OPTP_GOLDEN "/base", "--input", (folder / "in.safetensors").string(),
-                  "--output", (folder / "out.safetensors").string(), "--tp", "2"});
+    const ProgramResult result = run_optp({"forward", "--model", std::string(OPTP_GOLDEN "/base"), "--input",
+                                           (folder / "in.safetensors").string(), "--output",
+                                           (folder / "out.safetensors").string(), "--tp", "2"});
     EXPECT_EQ(result.status, 2);
     EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
     EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;

@@ -236,7 +236,7 @@ TEST(GradientBuckets, AreReducedWhileBackwardStillRuns) {
       std::vector<std::string> events;
       ProcessGroup data = mesh.data();
       data.set_hook([&](const Collective& collective) {
-        events.push_back(std::string(collective.site));
+        events.emplace_back(collective.site);
         return true;
       });
       for (int step = 0; step < 2; ++step) {
@@ -244,9 +244,9 @@ TEST(GradientBuckets, AreReducedWhileBackwardStillRuns) {
         gradients.start_step();
         gradients.reduce_in_next_backward();
         const at::Tensor embedded = network->embed(batch().narrow(0, 4 * mesh.data().rank(), 4));
-        embedded.register_hook([&](const at::Tensor&) { events.push_back("backward reaches the embedding"); });
+        embedded.register_hook([&](const at::Tensor&) { events.emplace_back("backward reaches the embedding"); });
         network->norm(network->fc2(network->fc1(embedded).relu())).pow(3).mean().backward();
-        events.push_back("backward has ended");
+        events.emplace_back("backward has ended");
         gradients.finish();
       }
       // The four of fc2 and norm and the two of fc1 leave early; that of the embedding comes last of all.
@@ -268,7 +268,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& gradients) {
-    const auto& function =
+    const auto& function =  // NOLINTNEXTLINE(performance-no-int-to-ptr): how a context carries it
         *reinterpret_cast<std::function<at::Tensor(const at::Tensor&)>*>(context->saved_data["function"].toInt());
     const at::Tensor input = context->get_saved_variables()[0].detach().requires_grad_();
     const at::AutoGradMode with_grad(true);

@@ -264,7 +264,7 @@ TEST(ProcessGroupErrors, APeerThatDoesNotAnswerRunsIntoTheTimeLimit) {
     auto store = c10::make_intrusive<c10d::HashStore>();
     const Mesh::Options options{.tp = 2, .timeout = std::chrono::milliseconds(500)};
     std::promise<void> given_up;
-    auto silent = std::async(std::launch::async, [&] {
+    [[maybe_unused]] const auto silent = std::async(std::launch::async, [&] {
       const Mesh mesh(store, 1, 2, options);
       given_up.get_future().wait();
     });

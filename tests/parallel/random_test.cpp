@@ -163,7 +163,7 @@ TEST(RandomBits, EveryBitIsSetInHalfOfTheNumbers) {
     for (int bit = 0; bit < 32; ++bit) set[bit] += number >> bit & 1;
   }
   // Standard deviation sqrt(n) / 2 = 512.
-  for (int bit = 0; bit < 32; ++bit) EXPECT_NEAR(set[bit], kCount / 2, 5 * 512) << "bit " << bit;
+  for (int bit = 0; bit < 32; ++bit) EXPECT_NEAR(set[bit], kCount / 2.0, 5 * 512) << "bit " << bit;
 }
 
 TEST(RandomNormals, FollowFromTheBitsByBoxMuller) {

@@ -160,7 +160,7 @@ TEST(RendezvousTest, SilentServerIsReportedInTime) {
 
 TEST(RendezvousTest, MissingRanksAreNamed) {
   const int port = free_port();
-  auto other = std::async(std::launch::async, [&] {
+  [[maybe_unused]] const auto other = std::async(std::launch::async, [&] {
     EXPECT_THROW(rendezvous(env_of(2, 4, "127.0.0.1", port), std::chrono::milliseconds(1000)), c10::DistBackendError);
   });
   const std::string text = complaint(env_of(0, 4, "127.0.0.1", port), std::chrono::milliseconds(2000));

@@ -78,7 +78,7 @@ TEST_P(VocabEmbedding, UnevenVocabularyOf50257) {
   const at::Tensor ids = at::tensor(borders, at::kLong);
   run_ranks(tp, [&](const Mesh& mesh) {
     VocabParallelEmbedding layer(VocabParallelEmbeddingOptions(50257, 2).tensor_options(at::kDouble), mesh.tensor());
-    copy_from_whole(named_shards(*layer), [&](const std::string&) { return table; });
+    copy_from_whole(named_shards(*layer), [&](const std::string&) -> at::Tensor { return table; });
     EXPECT_TRUE(same(layer->forward(ids).detach(), table.index_select(0, ids)));
   });
 }
