@@ -19,6 +19,10 @@ class Mesh {
   /// One rank, nothing to talk to.
   Mesh() = default;
 
+  /// What moves the numbers within a group. `automatic`: shared memory where all ranks of the group can share it, Gloo
+  /// otherwise.
+  enum class Comm { automatic, gloo, shared_memory };
+
   struct Options {
     int64_t tp = 1;
     int64_t dp = 1;
@@ -26,10 +30,12 @@ class Mesh {
     std::chrono::milliseconds timeout = std::chrono::minutes(5);
     /// IPv4 address that Gloo binds to and tells its peers.
     std::string address = "127.0.0.1";
+    Comm comm = Comm::automatic;
   };
 
-  /// Connects the ranks over Gloo. Call it on every rank, with the same store and options; returns when all are there.
-  /// Throws c10::ValueError unless tp * dp == world_size, c10::DistBackendError when a rank does not come.
+  /// Connects the ranks. Call it on every rank, with the same store and options; returns when all are there.
+  /// Throws c10::ValueError unless tp * dp == world_size, c10::DistBackendError when a rank does not come, or when
+  /// `comm` asks for shared memory and a group cannot have it.
   Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t world_size, const Options& options);
 
   /// Tensor rank `rank` of `tp`, of one copy, that nobody is connected to: for building a model to see which shards a
@@ -40,6 +46,9 @@ class Mesh {
   const ProcessGroup& data() const { return data_; }
   const ProcessGroup& world() const { return world_; }
 
+  /// Why a group uses Gloo though `comm` was automatic; empty if none does.
+  const std::string& why_not_shared_memory() const { return why_not_shared_memory_; }
+
   /// Time that this rank has spent in the collectives of all three groups, waits for others included, since they were
   /// made or their counts reset.
   double communication_seconds() const;
@@ -48,6 +57,7 @@ class Mesh {
   ProcessGroup tensor_;
   ProcessGroup data_;
   ProcessGroup world_;
+  std::string why_not_shared_memory_;
 };
 
 }  // namespace optp

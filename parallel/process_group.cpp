@@ -10,6 +10,7 @@ namespace optp {
 
 struct ProcessGroup::State {
   c10::intrusive_ptr<c10d::Backend> backend;  // null in a group of one
+  bool shares_memory = false;
   std::string name;
   CollectiveHook hook;
   std::map<std::string, CollectiveCount, std::less<>> counts;
@@ -27,6 +28,7 @@ ProcessGroup::ProcessGroup() : state_(std::make_shared<State>()) { state_->name 
 
 ProcessGroup::ProcessGroup(c10::intrusive_ptr<c10d::Backend> backend, std::string name)
     : state_(std::make_shared<State>()) {
+  state_->shares_memory = backend->getBackendName() == "shm";
   if (backend->getSize() > 1) state_->backend = std::move(backend);
   state_->name = std::move(name);
 }
@@ -43,8 +45,8 @@ void PendingCollective::wait() {
   if (const auto wait = std::exchange(wait_, nullptr)) wait();
 }
 
-PendingCollective ProcessGroup::start(std::string_view operation, std::string_view site, at::Tensor& buffer,
-                                      const Launch& launch) const {
+PendingCollective ProcessGroup::start(std::string_view operation, std::string_view site, const at::Tensor& handed_in,
+                                      at::Tensor& buffer, const Launch& launch) const {
   if (!state_->backend) return {};
   if (state_->hook && !state_->hook({operation, site, buffer})) return {};
   // Calls `body` and returns how long it took.
@@ -64,7 +66,7 @@ PendingCollective ProcessGroup::start(std::string_view operation, std::string_vi
   };
   c10::intrusive_ptr<c10d::Work> work;
   const double launching = timed([&] { work = launch(*state_->backend); });
-  const int64_t bytes = buffer.defined() ? static_cast<int64_t>(buffer.nbytes()) : 0;
+  const int64_t bytes = handed_in.defined() ? static_cast<int64_t>(handed_in.nbytes()) : 0;
   return PendingCollective([state = state_, timed, work, launching, bytes, site = std::string(site)] {
     const double waiting = timed([&] { work->wait(); });
     CollectiveCount& count = state->counts[site];
@@ -74,9 +76,9 @@ PendingCollective ProcessGroup::start(std::string_view operation, std::string_vi
   });
 }
 
-bool ProcessGroup::run(std::string_view operation, std::string_view site, at::Tensor& buffer,
-                       const Launch& launch) const {
-  PendingCollective pending = start(operation, site, buffer, launch);
+bool ProcessGroup::run(std::string_view operation, std::string_view site, const at::Tensor& handed_in,
+                       at::Tensor& buffer, const Launch& launch) const {
+  PendingCollective pending = start(operation, site, handed_in, buffer, launch);
   if (!pending.under_way()) return false;
   pending.wait();
   return true;
@@ -84,9 +86,9 @@ bool ProcessGroup::run(std::string_view operation, std::string_view site, at::Te
 
 void ProcessGroup::all_reduce_(at::Tensor& tensor, std::string_view site, c10d::ReduceOp::RedOpType op) const {
   if (!state_->backend) return;
-  const bool wide = op == c10d::ReduceOp::RedOpType::SUM && has_16_bits(tensor);
+  const bool wide = op == c10d::ReduceOp::RedOpType::SUM && has_16_bits(tensor) && !state_->shares_memory;
   at::Tensor buffer = tensor.detach().to(wide ? at::kFloat : tensor.scalar_type()).contiguous();
-  run("all_reduce", site, buffer, [&](c10d::Backend& backend) {
+  run("all_reduce", site, tensor, buffer, [&](c10d::Backend& backend) {
     std::vector<at::Tensor> tensors{buffer};
     c10d::AllreduceOptions options;
     options.reduceOp = op;
@@ -100,7 +102,7 @@ PendingCollective ProcessGroup::start_all_reduce_(const at::Tensor& tensor, std:
                     ": a collective that runs in the background needs a ", "contiguous tensor, not one with strides ",
                     tensor.strides(), "; copy it first.");
   at::Tensor buffer = tensor.detach();
-  return start("all_reduce", site, buffer, [&](c10d::Backend& backend) {
+  return start("all_reduce", site, tensor, buffer, [&](c10d::Backend& backend) {
     std::vector<at::Tensor> tensors{buffer};
     return backend.allreduce(tensors);
   });
@@ -123,7 +125,7 @@ at::Tensor ProcessGroup::all_gather(const at::Tensor& part, int64_t dim, const S
   }
   shape.insert(shape.begin(), size());
   at::Tensor received = at::empty(shape, front.options());
-  const bool done = run("all_gather", site, sent, [&](c10d::Backend& backend) {
+  const bool done = run("all_gather", site, sent, sent, [&](c10d::Backend& backend) {
     std::vector<std::vector<at::Tensor>> outputs{received.unbind(0)};
     std::vector<at::Tensor> inputs{sent};
     return backend.allgather(outputs, inputs);
@@ -142,6 +144,20 @@ at::Tensor ProcessGroup::reduce_scatter(const at::Tensor& whole, int64_t dim, co
                     whole.size(dim), " elements of dimension ", dim, " do not fit a layout of ", layout.total(),
                     " over ", layout.parts(), " ranks in a group of ", size(), ".");
   if (!state_->backend) return whole.detach();
+  if (state_->shares_memory) {
+    const at::Tensor front = whole.detach().movedim(dim, 0).contiguous();
+    std::vector<std::vector<at::Tensor>> inputs(1);
+    for (int64_t part = 0; part < size(); ++part) {
+      inputs[0].push_back(front.narrow(0, layout.range(part).start, layout.range(part).size));
+    }
+    at::Tensor sum = at::empty_like(inputs[0][rank()]);
+    at::Tensor buffer = front;
+    const bool done = run("reduce_scatter", site, whole, buffer, [&](c10d::Backend& backend) {
+      std::vector<at::Tensor> outputs{sum};
+      return backend.reduce_scatter(outputs, inputs, {});
+    });
+    return (done ? sum : inputs[0][rank()].clone()).movedim(0, dim);  // dropped: only its own addend
+  }
   // Gloo's own reduce_scatter runs one all-reduce for each rank (pytorch#149869). Here every rank sends each other one
   // its part and adds what it received: half as much as an all-reduce moves.
   at::Tensor sent = whole.detach().movedim(dim, 0).contiguous();
@@ -152,7 +168,7 @@ at::Tensor ProcessGroup::reduce_scatter(const at::Tensor& whole, int64_t dim, co
   std::vector<int64_t> shape = sent.sizes().vec();
   shape[0] = size() * range.size;
   at::Tensor received = at::empty(shape, sent.options());
-  const bool done = run("reduce_scatter", site, sent, [&](c10d::Backend& backend) {
+  const bool done = run("reduce_scatter", site, whole, sent, [&](c10d::Backend& backend) {
     return backend.alltoall_base(received, sent, received_sizes, sent_sizes);
   });
   if (!done) return sent.narrow(0, range.start, range.size).movedim(0, dim).clone();  // dropped: only its own addend
@@ -163,7 +179,7 @@ at::Tensor ProcessGroup::reduce_scatter(const at::Tensor& whole, int64_t dim, co
 void ProcessGroup::broadcast_(at::Tensor& tensor, int64_t root, std::string_view site) const {
   if (!state_->backend) return;
   at::Tensor buffer = tensor.detach().contiguous();
-  run("broadcast", site, buffer, [&](c10d::Backend& backend) {
+  run("broadcast", site, tensor, buffer, [&](c10d::Backend& backend) {
     std::vector<at::Tensor> tensors{buffer};
     c10d::BroadcastOptions options;
     options.rootRank = root;
@@ -174,7 +190,7 @@ void ProcessGroup::broadcast_(at::Tensor& tensor, int64_t root, std::string_view
 
 void ProcessGroup::barrier(std::string_view site) const {
   at::Tensor nothing;
-  run("barrier", site, nothing, [](c10d::Backend& backend) { return backend.barrier(); });
+  run("barrier", site, nothing, nothing, [](c10d::Backend& backend) { return backend.barrier(); });
 }
 
 }  // namespace optp

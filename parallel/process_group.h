@@ -55,7 +55,8 @@ class PendingCollective {
 ///
 /// A group of one is an ordinary group whose collectives return at once, so serial code needs no branches. All ranks of
 /// a group must make the same calls in the same order with the same sizes. A peer that is gone or does not answer
-/// within the group's time limit is a c10::DistBackendError that names the collective, the site and this rank.
+/// within the group's time limit is a c10::DistBackendError that names the collective, the site and this rank; over
+/// shared memory also the peer.
 class ProcessGroup {
  public:
   /// A group of one rank.
@@ -67,11 +68,11 @@ class ProcessGroup {
   int64_t rank() const;
   int64_t size() const;
   const std::string& name() const;
-  /// What moves the numbers: "gloo", or "none" in a group of one.
+  /// What moves the numbers: "gloo" or "shm" (shared memory); "none" in a group of one.
   std::string backend_name() const;
 
   /// Reduces `tensor` (any shape, same on every rank) in place; every rank ends with the same bits. Sums of bfloat16
-  /// and float16 are taken in float32, in which they also travel, and rounded once.
+  /// and float16 are taken in float32 (over Gloo they also travel so) and rounded once.
   /// `tensor` must be fresh: nothing that autograd saved may share its memory. A tensor that is not contiguous is
   /// copied.
   void all_reduce_(at::Tensor& tensor, std::string_view site,
@@ -109,12 +110,13 @@ class ProcessGroup {
 
   using Launch = std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>;
 
-  // Launches a collective unless the hook drops it (then nothing is under way). Its wait counts it, and gives a failure
-  // its context.
-  PendingCollective start(std::string_view operation, std::string_view site, at::Tensor& buffer,
-                          const Launch& launch) const;
+  // Launches a collective unless the hook drops it (then nothing is under way). Its wait counts it, as one of
+  // `handed_in`, and gives a failure its context. `buffer`: what is sent.
+  PendingCollective start(std::string_view operation, std::string_view site, const at::Tensor& handed_in,
+                          at::Tensor& buffer, const Launch& launch) const;
   // The same, and waits. Returns false if the collective was dropped.
-  bool run(std::string_view operation, std::string_view site, at::Tensor& buffer, const Launch& launch) const;
+  bool run(std::string_view operation, std::string_view site, const at::Tensor& handed_in, at::Tensor& buffer,
+           const Launch& launch) const;
 
   std::shared_ptr<State> state_;
 };

@@ -36,8 +36,11 @@ void add_common_options(CLI::App& command, CommonOptions& options, const std::ve
   add_preset_options(command, options);
 
   const char* processes = "Processes";
-  command.add_option("--comm", options.comm, "Collectives")
-      ->check(CLI::IsMember({"auto", "gloo"}))
+  command
+      .add_option(
+          "--comm", options.comm,
+          "Collectives: shm (memory that ranks of one host share), gloo, or shm where it can be and gloo elsewhere")
+      ->check(CLI::IsMember({"auto", "gloo", "shm"}))
       ->capture_default_str()
       ->group(processes);
   command.add_option("--timeout", options.timeout, "Longest wait for another rank, in seconds")
@@ -152,6 +155,9 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
 
   const std::chrono::milliseconds timeout(static_cast<int64_t>(options.timeout * 1000));
   Mesh::Options mesh{.tp = options.tp, .dp = options.dp, .timeout = timeout};
+  mesh.comm = options.comm == "gloo"  ? Mesh::Comm::gloo
+              : options.comm == "shm" ? Mesh::Comm::shared_memory
+                                      : Mesh::Comm::automatic;
   if (!options.interface.empty()) {
     mesh.address = interface_address(options.interface);
   } else {
@@ -159,7 +165,12 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
                       "the ranks are on several hosts; name the network "
                       "interface that joins them with --interface.");
   }
-  return {std::nullopt, Mesh(rendezvous(*env, timeout, options.interface), env->rank, env->world_size, mesh)};
+  Participation participation{std::nullopt,
+                              Mesh(rendezvous(*env, timeout, options.interface), env->rank, env->world_size, mesh)};
+  if (const std::string& reason = participation.mesh.why_not_shared_memory(); !reason.empty()) {
+    log_line(LogLevel::info, "collectives over Gloo: " + reason);
+  }
+  return participation;
 }
 
 void write_file(const std::string& path, const std::string& text) {

@@ -58,9 +58,8 @@ class ModelCollectives {
   }
 
  private:
-  // 16-bit numbers are added in float32.
   void all_reduce(const std::string& site, int64_t elements, int64_t calls) {
-    add(site, "all_reduce", calls, calls * elements * std::max<int64_t>(sizes_.element, sizeof(float)));
+    add(site, "all_reduce", calls, calls * elements * sizes_.element);
   }
   void all_gather(const std::string& site, int64_t width, int64_t calls) {
     add(site, "all_gather", calls, calls * sizes_.largest_held * width * sizes_.element);

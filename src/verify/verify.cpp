@@ -67,8 +67,11 @@ std::vector<std::pair<std::string, std::string>> facts_of(const VerifyOptions& o
   facts.emplace_back("Weights", options.source.path ? options.source.path->string()
                                                     : c10::str("fresh, seed ", options.seed,
                                                                ", drawn so that a mistake in any part shows"));
-  facts.emplace_back("Mesh",
-                     c10::str("tp ", mesh.tensor().size(), " x dp ", mesh.data().size(), ", Gloo, a process a rank"));
+  const std::string backend = mesh.world().backend_name();
+  facts.emplace_back("Mesh", c10::str("tp ", mesh.tensor().size(), " x dp ", mesh.data().size(), ", a process a rank",
+                                      backend == "gloo"  ? ", over Gloo"
+                                      : backend == "shm" ? ", over shared memory"
+                                                         : ""));
   const std::string trained_as = training_words(options);
   if (!trained_as.empty()) facts.emplace_back("Trained", trained_as);
   facts.emplace_back("Arithmetic", arithmetic_words(options));

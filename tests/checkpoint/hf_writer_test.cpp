@@ -162,7 +162,7 @@ TEST(HfWriter, RanksWriteTheirModelTogether) {
   const TemporaryFolder folder;
   OptForCausalLM whole(config, Mesh());
   optp::testing::randomize(*whole, 5);
-  optp::testing::run_ranks(3, 2, [&](const Mesh& mesh) {
+  optp::testing::run_ranks_over(Mesh::Comm::automatic, 3, 2, [&](const Mesh& mesh) {
     OptForCausalLM model(config, mesh);
     copy_from_whole(named_shards(*model), *whole);
     write_hf_directory(folder / "model", config, named_shards(*model), mesh);

@@ -184,7 +184,7 @@ TEST_F(OpenTokens, RanksAndRunsShareTheWork) {
   std::atomic<int> right = 0;
   for (int run = 0; run < 3; ++run) {
     runs.emplace_back([&] {
-      run_ranks(2, [&](const Mesh& mesh) {
+      optp::testing::run_ranks_over(Mesh::Comm::automatic, 2, 1, [&](const Mesh& mesh) {
         const auto files = open_tokens({(folder_ / "text.txt").string()}, kGoldenBpe, mesh.world());
         if (ids_of_file(*files.front()) == expected) ++right;
       });

@@ -1,4 +1,4 @@
-// `optp verify` and `optp forward` with real processes over Gloo.
+// `optp verify` and `optp forward` with real processes.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>

@@ -1,6 +1,7 @@
 #include "tests/support/ranks.h"
 
 #include <ATen/Parallel.h>
+#include <gtest/gtest.h>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 
 #include <exception>
@@ -10,7 +11,7 @@
 
 namespace optp::testing {
 
-void run_ranks(int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& body) {
+void run_ranks_over(Mesh::Comm comm, int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& body) {
   auto store = c10::make_intrusive<c10d::HashStore>();
   std::mutex mutex;
   std::exception_ptr first;
@@ -21,7 +22,7 @@ void run_ranks(int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& b
         at::set_num_threads(1);
         // A rank that fails leaves the others waiting: they give up after this long, and the first error is the one
         // shown.
-        const Mesh mesh(store, rank, tp * dp, {.tp = tp, .dp = dp, .timeout = std::chrono::seconds(20)});
+        const Mesh mesh(store, rank, tp * dp, {.tp = tp, .dp = dp, .timeout = std::chrono::seconds(20), .comm = comm});
         body(mesh);
       } catch (...) {
         const std::lock_guard lock(mutex);
@@ -31,6 +32,15 @@ void run_ranks(int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& b
   }
   for (auto& thread : threads) thread.join();
   if (first) std::rethrow_exception(first);
+}
+
+void run_ranks(int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& body) {
+  if (tp * dp > 1) {
+    SCOPED_TRACE("over Gloo");
+    run_ranks_over(Mesh::Comm::gloo, tp, dp, body);
+  }
+  SCOPED_TRACE("over shared memory");
+  run_ranks_over(Mesh::Comm::automatic, tp, dp, body);
 }
 
 }  // namespace optp::testing

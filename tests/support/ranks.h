@@ -8,8 +8,11 @@
 
 namespace optp::testing {
 
-/// Runs `body(mesh)` on tp x dp threads that are connected over Gloo on loopback, and returns when all are done. The
-/// first exception of any rank is rethrown. GoogleTest's assertions work inside.
+/// Runs `body(mesh)` on tp x dp threads that are connected, and returns when all are done. The first exception of any
+/// rank is rethrown. GoogleTest's assertions work inside.
+void run_ranks_over(Mesh::Comm comm, int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& body);
+
+/// The same twice, over Gloo and over shared memory.
 void run_ranks(int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& body);
 inline void run_ranks(int64_t tp, const std::function<void(const Mesh&)>& body) { run_ranks(tp, 1, body); }
 

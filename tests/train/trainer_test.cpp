@@ -28,6 +28,7 @@ using ::testing::HasSubstr;
 using testing::integers;
 using ::testing::MatchesRegex;
 using testing::run_ranks;
+using testing::run_ranks_over;
 using testing::ShardedNetwork;
 
 // The README's block of code from the line that begins with `first` on: each line without spaces, comments and
@@ -53,7 +54,7 @@ TEST(Trainer, TrainsAndCallsBackAsTheReadmeShows) {
   for (int i = 0; i < 400; ++i) text += "To be, or not to be: " + std::to_string(i % 7);
   testing::write_text("train.txt", text);
   testing::write_text("val.txt", text.substr(0, 1000));
-  run_ranks(2, [](const Mesh& mesh) {
+  run_ranks_over(Mesh::Comm::automatic, 2, 1, [](const Mesh& mesh) {
     OptForCausalLM model(testing::small_opt().vocab_size(260).max_position_embeddings(128), mesh);
     initialize(named_shards(*model), model->config(), /*seed=*/0);
     std::ostringstream out;
