@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -36,6 +37,16 @@ OPTP_AVX2_INLINE float sum_of_lanes(__m256 lanes) {
   return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
 
+// Weights come from memory, and a tile asks for those of the next one: the processor's own guess stops at the end
+// of a row.
+constexpr int64_t kCacheLine = 64;  // bytes
+
+template <typename Value>
+OPTP_AVX2_INLINE void prefetch_line_at(const Value* p, int64_t k) {
+  if (k * static_cast<int64_t>(sizeof(Value)) % kCacheLine == 0)
+    _mm_prefetch(reinterpret_cast<const char*>(p + k), _MM_HINT_T0);
+}
+
 template <typename Value>
 struct Operands {
   const float* input;   // [M, K]
@@ -46,26 +57,37 @@ struct Operands {
   int64_t rows, features, channels;
 };
 
-// Rows [row, row + M) times channels [channel, channel + N): M x N sums in registers.
+// Rows [row, row + M) times channels [channel, channel + N): M x N sums, which are in registers only if the loops over
+// them are unrolled.
 template <int M, int N, typename Value>
 OPTP_AVX2_INLINE void tile(const Operands<Value>& all, int64_t row, int64_t channel) {
   const int64_t features = all.features;
   const float* input = all.input + row * features;
   const Value* weight = all.weight + channel * features;
   __m256 sums[M][N];
+#pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) sums[m][n] = _mm256_setzero_ps();
   }
   int64_t k = 0;
   for (; k + kLanes <= features; k += kLanes) {
     __m256 w[N];
-    for (int n = 0; n < N; ++n) w[n] = load_lanes(weight + n * features + k);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) {
+      w[n] = load_lanes(weight + n * features + k);
+      prefetch_line_at(weight + (n + N) * features, k);
+    }
+#pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
       const __m256 x = _mm256_loadu_ps(input + m * features + k);
+#pragma GCC unroll 8
       for (int n = 0; n < N; ++n) sums[m][n] = _mm256_fmadd_ps(x, w[n], sums[m][n]);
     }
   }
+#pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       float sum = sum_of_lanes(sums[m][n]);
       for (int64_t rest = k; rest < features; ++rest) {
@@ -134,6 +156,7 @@ bool few_rows_product_serves(const at::Tensor& input, const StoredWeight& weight
 
 void few_rows_product(const at::Tensor& out, const at::Tensor& input, const StoredWeight& weight,
                       const at::Tensor& bias) {
+  RECORD_USER_SCOPE("product/few_rows_product");
   switch (weight.values.scalar_type()) {
     case at::kChar:
       return product_of<int8_t>(out, input, weight, bias);
