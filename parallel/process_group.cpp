@@ -1,6 +1,7 @@
 #include "parallel/process_group.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <chrono>
 #include <utility>
@@ -51,6 +52,7 @@ PendingCollective ProcessGroup::start(std::string_view operation, std::string_vi
   if (state_->hook && !state_->hook({operation, site, buffer})) return {};
   // Calls `body` and returns how long it took.
   const auto timed = [group = *this, operation = std::string(operation), site = std::string(site)](const auto& body) {
+    RECORD_USER_SCOPE(c10::str("communication/", operation, " ", site));
     const auto begin = std::chrono::steady_clock::now();
     std::string reason;
     try {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <sstream>
 
 #include "src/cli/commands.h"
@@ -16,6 +17,7 @@
 #include "src/inference/inference_model.h"
 #include "src/inference/shared_lines.h"
 #include "src/log.h"
+#include "src/profile/trace.h"
 
 namespace optp::cli {
 namespace {
@@ -25,7 +27,7 @@ struct GenerateArguments {
   GenerationOptions options;
   std::string tokenizer;
   std::vector<std::string> prompts, prompt_ids;
-  std::string prompt_file;
+  std::string prompt_file, profile;
   bool interactive = false;
   bool stream = false;
 };
@@ -163,6 +165,8 @@ int run_generate(const GenerateArguments& arguments, const std::vector<std::stri
   Generator generator(model, tokenizer.get());
   const bool speaks = participation.mesh.world().rank() == 0;
   nlohmann::ordered_json json;
+  std::optional<Trace> trace;
+  if (!arguments.profile.empty()) trace.emplace(arguments.profile, participation.mesh.world());
   if (arguments.interactive) {
     SharedLines lines(participation.mesh.world(), "> ");
     while (const std::optional<std::string> line = lines.next()) {
@@ -177,6 +181,7 @@ int run_generate(const GenerateArguments& arguments, const std::vector<std::stri
     json = run_prompts(generator, prompts, arguments, participation.mesh, tokenizer != nullptr);
   }
   if (speaks && !arguments.common.json.empty()) write_file(arguments.common.json, json.dump(2) + "\n");
+  if (trace) trace->write();
   participation.mesh.world().barrier("generate end");
   return 0;
 }
@@ -197,6 +202,8 @@ void add_generate(CLI::App& app, Runner& runner) {
       ->excludes(prompt)
       ->excludes(file)
       ->excludes(ids);
+  command->add_option("--profile", arguments->profile,
+                      "File for a trace of every rank, for ui.perfetto.dev or chrome://tracing");
   command->add_flag("--stream", arguments->stream,
                     "Print the text of a single prompt as it comes, also when standard output is no terminal");
   GenerationOptions& options = arguments->options;

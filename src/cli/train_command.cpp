@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "parallel/agreement.h"
@@ -21,6 +22,7 @@
 #include "src/data/open_tokens.h"
 #include "src/data/tokenizer.h"
 #include "src/log.h"
+#include "src/profile/trace.h"
 #include "src/train/run_folder.h"
 #include "src/train/stop_signals.h"
 #include "src/train/token_training_set.h"
@@ -172,6 +174,8 @@ int run_train(CLI::App& command, TrainArguments& arguments, const std::vector<st
     return 1;
   }
   keep_memory();
+  std::optional<Trace> trace;
+  if (!arguments.profile.empty()) trace.emplace(arguments.profile, mesh.world());
 
   OptForCausalLM model(source.config, mesh, dtype_of(arguments.common.dtype));
   Trainer trainer(model, options);
@@ -194,6 +198,7 @@ int run_train(CLI::App& command, TrainArguments& arguments, const std::vector<st
   trainer.stop_when([&] { return signals.received(); });
   const TrainingResult result =
       data.validation ? trainer.fit(*data.training, *data.validation) : trainer.fit(*data.training);
+  if (trace) trace->write();
 
   if (result.stop_code != 0) {
     log_line(LogLevel::warn, c10::str("stopped by ", result.stop_code == SIGINT ? "SIGINT" : "SIGTERM", " after step ",

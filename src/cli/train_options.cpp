@@ -65,6 +65,10 @@ void add_run_options(CLI::App& command, TrainArguments& arguments) {
   steps("--save-every", arguments.save_every, "Steps from one checkpoint to the next; 0: only when stopped");
   steps("--eval-every", arguments.eval_every, "Steps from one evaluation to the next; 0: only at the end");
   steps("--log-every", arguments.log_every, "Steps from one printed line to the next; 0: none");
+  command
+      .add_option("--profile", arguments.profile,
+                  "File for a trace of every rank, for ui.perfetto.dev or chrome://tracing; choose few steps")
+      ->group(group);
   steps("--sample-tokens", arguments.sample_tokens, "Tokens that the model writes for the page; 0: none");
   steps("--keep-last", arguments.keep_last, "Newest checkpoints to keep; 0: all");
   command

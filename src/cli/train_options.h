@@ -19,7 +19,7 @@ struct TrainArguments {
   CommonOptions common;
   std::vector<std::string> train_data, val_data;
   double val_split = 0;
-  std::string tokenizer, output, recipe;
+  std::string tokenizer, output, recipe, profile;
   std::optional<int64_t> seq_len;
   bool no_shuffle = false;
   int64_t batch_size = 8, micro_batch_size = 0;

@@ -1,6 +1,7 @@
 #include "src/train/training_run.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <utility>
@@ -127,6 +128,7 @@ void TrainingRun::load(const std::filesystem::path& path) {
 }
 
 StepMetrics TrainingRun::take_step() {
+  RECORD_USER_SCOPE(c10::str("step/step ", state_.step + 1));
   const auto begin = std::chrono::steady_clock::now();
   const double waited = setup_.mesh.communication_seconds();
   const int64_t batch = setup_.options.batch_size();
@@ -134,8 +136,11 @@ StepMetrics TrainingRun::take_step() {
   const int64_t first = state_.step % length_.steps_per_epoch * batch;
   const Range part = ShardLayout(batch, setup_.mesh.data().size()).range(setup_.mesh.data().rank());
   StepMetrics metrics{.step = state_.step + 1, .lr = schedule_.lr(state_.step)};
-  const StepOutcome outcome = step_.run(train_.read(epoch, first + part.start, part.size), metrics.step, part.start,
-                                        metrics.lr, setup_.stop_request());
+  const auto read = [&] {
+    RECORD_USER_SCOPE("data/read a batch");
+    return train_.read(epoch, first + part.start, part.size);
+  };
+  const StepOutcome outcome = step_.run(read(), metrics.step, part.start, metrics.lr, setup_.stop_request());
 
   stop_code_ = outcome.stop_code;
   state_.step = metrics.step;
@@ -172,6 +177,7 @@ void TrainingRun::conclude_step(StepMetrics metrics) {
 }
 
 std::optional<double> TrainingRun::evaluate() {
+  RECORD_USER_SCOPE("evaluation/validation loss");
   return mean_loss(*setup_.module, setup_.loss_sum, *validation_, setup_.mesh, setup_.rows(), [&] {
     stop_code_ = std::max(stop_code_, setup_.agreed_stop());
     return stop_code_ != 0;

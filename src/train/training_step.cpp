@@ -1,6 +1,7 @@
 #include "src/train/training_step.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <vector>
@@ -42,6 +43,7 @@ StepOutcome TrainingStep::run(const Examples& part, int64_t step, int64_t first_
   outcome.stop_code = static_cast<int>(*std::max_element(totals.sums.begin() + 1, middle));
   outcome.peak_rss_bytes = static_cast<int64_t>(*std::max_element(middle, totals.sums.end()));
   if (outcome.skipped) return outcome;
+  RECORD_USER_SCOPE("optimizer/clip and update");
   if (grad_clip_ > 0) gradients_.clip(totals.norm, grad_clip_);
   optimizer_.step(lr);
   return outcome;
@@ -55,11 +57,16 @@ double TrainingStep::backward(const Examples& part, int64_t step, int64_t first_
   for (int64_t first = 0; first < size; first += rows_) {
     const int64_t count = std::min(rows_, size - first);
     if (first + count == size) gradients_.reduce_in_next_backward();
-    const at::Tensor share = loss_sum_({.input = part.input.narrow(0, first, count),
-                                        .target = part.target.narrow(0, first, count),
-                                        .step = step,
-                                        .first_example = first_example + first}) /
-                             targets;
+    at::Tensor share;
+    {
+      RECORD_USER_SCOPE("forward/forward");
+      share = loss_sum_({.input = part.input.narrow(0, first, count),
+                         .target = part.target.narrow(0, first, count),
+                         .step = step,
+                         .first_example = first_example + first}) /
+              targets;
+    }
+    RECORD_USER_SCOPE("backward/backward");
     share.backward();
     loss += share.item<double>();
   }
