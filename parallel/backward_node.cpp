@@ -22,9 +22,12 @@ class FunctionBackward : public torch::autograd::Node {
     if (std::none_of(gradients.begin(), gradients.end(), [](const auto& gradient) { return gradient.defined(); })) {
       return variable_list(num_outputs());
     }
+    TORCH_CHECK(backward_, torch::autograd::ERR_BACKWARD_TWICE);
     const at::NoGradGuard no_grad;
     return backward_(std::move(gradients));
   }
+
+  void release_variables() override { backward_ = nullptr; }  // with what it holds
 
   std::string name() const override { return "optp::FunctionBackward"; }
 

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 
+#include "parallel/backward_node.h"
 #include "parallel/few_rows_product.h"
+#include "parallel/product_library.h"
 
 namespace optp {
 namespace {
@@ -38,13 +40,39 @@ at::Tensor product_without_gradient(const at::Tensor& input, const StoredWeight&
   return bias.defined() ? out.add_(bias) : out;
 }
 
+// at::linear by oneDNN. Its gradient of the weight stays with MKL, which is as fast there.
+at::Tensor onednn_linear(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
+  std::vector<at::Tensor> output{onednn_product(input, weight, bias)};
+  if (!at::GradMode::is_enabled()) return output[0];
+  const bool flows_to[] = {input.requires_grad(), weight.requires_grad(), bias.defined() && bias.requires_grad()};
+  set_backward(output, {input, weight, bias},
+               [input = flows_to[1] ? input.detach() : at::Tensor(), weight = weight.detach(),
+                input_flows = flows_to[0], bias_flows = flows_to[2]](const std::vector<at::Tensor>& gradients) {
+                 std::vector<at::Tensor> results(3);
+                 const at::Tensor& gradient = gradients[0];
+                 if (input_flows) results[0] = onednn_product(gradient, weight.t());
+                 const at::Tensor rows = gradient.reshape({-1, gradient.size(-1)});
+                 if (input.defined()) {
+                   results[1] = product_weight_gradient(rows, input.reshape({-1, input.size(-1)}));
+                 }
+                 if (bias_flows) results[2] = rows.sum(0);
+                 return results;
+               });
+  return output[0];
+}
+
+// A weight in the input's type.
+at::Tensor linear(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
+  return onednn_product_serves(input, weight) ? onednn_linear(input, weight, bias) : at::linear(input, weight, bias);
+}
+
 }  // namespace
 
 at::Tensor product(const at::Tensor& input, const StoredWeight& weight, const at::Tensor& bias) {
   const bool narrow = weight.narrower_than(input.scalar_type());
-  if (!narrow && !c10::InferenceMode::is_enabled()) return at::linear(input, weight.values, bias);
+  if (!narrow && !c10::InferenceMode::is_enabled()) return linear(input, weight.values, bias);
   const at::Tensor rows = (input.dim() == 2 ? input : input.reshape({-1, input.size(-1)})).contiguous();
-  if (!narrow && !few_rows_product_serves(rows, weight)) return at::linear(input, weight.values, bias);
+  if (!narrow && !few_rows_product_serves(rows, weight)) return linear(input, weight.values, bias);
   at::Tensor out = product_without_gradient(rows, weight, bias);
   if (input.dim() == 2) return out;
   std::vector<int64_t> shape = input.sizes().vec();

@@ -1,5 +1,6 @@
 #include "src/cli/common_options.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
 
@@ -8,6 +9,7 @@
 #include <thread>
 
 #include "parallel/launch_env.h"
+#include "parallel/product_library.h"
 #include "parallel/rendezvous.h"
 #include "src/checkpoint/atomic_file.h"
 #include "src/launch/local_ranks.h"
@@ -30,6 +32,10 @@ void add_common_options(CLI::App& command, CommonOptions& options, const std::ve
   command.add_option("--threads", options.threads, "Threads of a rank (default: this host's cores / its ranks)")
       ->check(CLI::PositiveNumber);
   command.add_option("--dtype", options.dtype, "Arithmetic")->check(CLI::IsMember(dtypes))->capture_default_str();
+  command
+      .add_option("--products", options.products, "Library of large float32 products (auto: as suits the processor)")
+      ->check(CLI::IsMember({"auto", "mkl", "onednn"}))
+      ->capture_default_str();
   command.add_option("--seed", options.seed, "Seed of everything random")->capture_default_str();
   command.add_option("--json", options.json, "Write the result as JSON to this file");
 
@@ -141,6 +147,21 @@ LogLevel log_level_of(const std::string& name, bool quiet) {
                           : LogLevel::error;
 }
 
+namespace {
+
+// Rank 0 decides: hosts may differ.
+void choose_product_library(const CommonOptions& options, const Mesh& mesh) {
+  const bool onednn =
+      options.products == "auto" ? preferred_product_library() == ProductLibrary::onednn : options.products == "onednn";
+  at::Tensor choice = at::scalar_tensor(onednn ? 1 : 0, at::kLong);
+  mesh.world().broadcast_(choice, 0, "product library");
+  const bool chosen = choice.item<int64_t>() == 1;
+  set_product_library(chosen ? ProductLibrary::onednn : ProductLibrary::mkl);
+  if (options.dtype == "float32") log_line(LogLevel::info, c10::str("products by ", chosen ? "oneDNN" : "MKL"));
+}
+
+}  // namespace
+
 Participation join(const CommonOptions& options, const std::vector<std::string>& arguments) {
   std::optional<LaunchEnv> env = read_launch_env();
   const int64_t world_size = options.tp * options.dp;
@@ -170,6 +191,7 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
   if (const std::string& reason = participation.mesh.why_not_shared_memory(); !reason.empty()) {
     log_line(LogLevel::info, "collectives over Gloo: " + reason);
   }
+  choose_product_library(options, participation.mesh);
   return participation;
 }
 

@@ -26,6 +26,7 @@ struct CommonOptions {
   int64_t threads = 0;  // 0: this host's cores divided by its ranks
   std::string dtype = "float32";
   std::optional<std::string> weights;  // as dtype; commands that take --weights call add_weights_option
+  std::string products = "auto";
   uint64_t seed = 0;
   std::string comm = "auto";
   double timeout = 600;
