@@ -74,6 +74,23 @@ TEST_P(LaunchVerify, ForwardBackwardGradientsOfEveryShapeAgreeInFloat64) {
   }
 }
 
+// What moves the numbers and what multiplies them changes no verdict, and the report says what it was.
+TEST(LaunchVerifyOptions, AllChecksPassWithEveryBackendAndProductLibrary) {
+  const std::vector<std::pair<Arguments, std::string>> cases = {
+      {{"--comm", "gloo", "--products", "onednn"}, "over Gloo"},
+      {{"--comm", "shm", "--products", "mkl"}, "over shared memory"},
+  };
+  for (const auto& [options, words] : cases) {
+    SCOPED_TRACE(words + ", " + options.back());
+    const Verification run = verify(kSmall + options + Arguments{"--tp", "2"});
+    EXPECT_EQ(run.program.status, 0) << run.program.err << run.program.out;
+    EXPECT_NE(run.report.find(words), std::string::npos);
+    EXPECT_NE(run.program.err.find(options.back() == "mkl" ? "products by MKL" : "products by oneDNN"),
+              std::string::npos)
+        << run.program.err;
+  }
+}
+
 TEST(LaunchVerifyOptions, ForwardBackwardAtDegreesUpToTheNumberOfHeads) {
   for (const char* tp : {"5", "12"}) {
     const Verification run =
