@@ -104,7 +104,13 @@ class Guard {
       leftover_signal_ = SIGKILL;
     } else {
       for (const pid_t pid : pids_) {
-        if (pid > 0) kill(pid, signal);
+        if (pid <= 0) continue;
+        // A request to stop that did not come from a terminal, which would have sent it to all.
+        if (signal == SIGINT) {
+          signal_tree(pid, signal);
+        } else {
+          kill(pid, signal);
+        }
       }
     }
   }

@@ -40,7 +40,7 @@ class GuardedRanks {
   bool gone() const { return socket_ < 0; }
   /// How the guard ended, as waitpid gives it: anything but 0 means that it was killed.
   int guard_status() const { return guard_status_; }
-  /// Sends a signal to every rank that runs; SIGKILL goes to all descendants.
+  /// Sends a signal to every rank that runs; SIGINT and SIGKILL go to their descendants as well.
   void send(int signal);
 
   /// Pipes with what a rank prints; they end when all who hold them have ended. The caller reads them, and closes them.

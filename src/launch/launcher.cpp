@@ -77,10 +77,14 @@ class Launcher {
     link_.begin_attempt(attempt);
     view_ = link_.view();
     wait_until([&] { return view_.started_attempt >= attempt; });
-    if (over()) return false;
+    if (over()) {
+      link_.report_outcome({});
+      return false;
+    }
     run_ranks(attempt);
-    wait_until([&] { return !view_.outcomes.empty(); });
-    if (over() || view_.outcomes.empty()) return false;
+    // Also after a stop: the ranks of other hosts need the store until they have ended.
+    while (view_.outcomes.empty() && view_.lost.empty() && !impatient_) wait_for_events();
+    if (over()) return false;
     const NodeOutcome* cause = find_cause(view_.outcomes, view_.first_failure);
     if (cause == nullptr) return false;
     cause_ = *cause;
@@ -148,8 +152,12 @@ class Launcher {
   }
 
   void stop(int signal, bool from_terminal) {
+    if (ranks_ != nullptr) {
+      ranks_->stop(signal, from_terminal);
+    } else if (stopped_by_ != 0) {
+      impatient_ = true;
+    }
     if (stopped_by_ == 0) stopped_by_ = signal;
-    if (ranks_ != nullptr) ranks_->stop(signal, from_terminal);
   }
 
   // The last words, and the exit status.
@@ -193,7 +201,8 @@ class Launcher {
   LinePrinter printer_;
   RankRun* ranks_ = nullptr;  // while they run
   int stopped_by_ = 0;
-  NodeOutcome cause_;  // of the last attempt's failure
+  bool impatient_ = false;  // asked to stop again after the ranks had ended
+  NodeOutcome cause_;       // of the last attempt's failure
 };
 
 }  // namespace

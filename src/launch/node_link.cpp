@@ -33,10 +33,13 @@ bool bound_to_loopback(int fd) {
   return address.sin_family == AF_INET && (ntohl(address.sin_addr.s_addr) >> 24) == 127;
 }
 
+// localhost can be ::1 as well; clients try both.
+std::string local_address(const std::string& address) { return address == "localhost" ? "127.0.0.1" : address; }
+
 // At the master's address alone, or on all interfaces where that is not one of this host's own: a host can be known to
 // others by an address that it has not itself, and Debian maps a host's name to 127.0.1.1.
 ListeningSocket listen_at_master(const std::string& address, int port, bool surely_here) {
-  if (is_loopback(address)) return listen_on(address == "localhost" ? "127.0.0.1" : address, port);
+  if (is_loopback(address)) return listen_on(local_address(address), port);
   try {
     const ListeningSocket listening = listen_on(address, port);
     if (!bound_to_loopback(listening.fd)) return listening;
@@ -49,9 +52,8 @@ ListeningSocket listen_at_master(const std::string& address, int port, bool sure
 
 // Nothing where another launcher serves the store.
 std::optional<ListeningSocket> listen_if_first(const LaunchOptions& options) {
-  if (options.nodes == 1 || options.node_rank == 0) {
-    return listen_at_master(options.master_addr, options.master_port, true);
-  }
+  if (options.nodes == 1) return listen_on(local_address(options.master_addr), options.master_port);
+  if (options.node_rank == 0) return listen_at_master(options.master_addr, options.master_port, true);
   if (options.node_rank) return std::nullopt;
   try {
     return listen_at_master(options.master_addr, options.master_port, false);
