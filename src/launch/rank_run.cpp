@@ -62,7 +62,7 @@ RankRun::RankRun(const std::string& program, const LaunchOptions& options, const
 
 void RankRun::add_poll(std::vector<pollfd>& fds, int& milliseconds) const {
   fds.push_back({ranks_.event_fd(), POLLIN, 0});
-  if (!printer_.full()) {
+  if (reads_on()) {
     for (const auto* streams : {&outputs_, &errors_}) {
       for (const auto& stream : *streams) fds.push_back({stream->fd(), POLLIN, 0});
     }
@@ -71,9 +71,12 @@ void RankRun::add_poll(std::vector<pollfd>& fds, int& milliseconds) const {
   if (due >= 0) milliseconds = std::min(milliseconds, due);
 }
 
+// With everyone gone there is no more to come than the pipes hold.
+bool RankRun::reads_on() const { return !printer_.full() || ranks_.gone(); }
+
 void RankRun::advance() {
   bool read = false;
-  for (size_t rank = 0; rank < outputs_.size() && !printer_.full(); ++rank) {
+  for (size_t rank = 0; rank < outputs_.size() && reads_on(); ++rank) {
     read |= outputs_[rank]->read();
     read |= errors_[rank]->read();
   }
@@ -84,8 +87,7 @@ void RankRun::advance() {
     guard_lost_ = true;
     kill_children();
   }
-  // With everyone gone the pipes hold all that there is.
-  if (read || printer_.full()) return;
+  if (read) return;
   for (size_t rank = 0; rank < outputs_.size(); ++rank) {
     outputs_[rank]->finish();
     errors_[rank]->finish();

@@ -42,6 +42,8 @@ class RankRun {
   NodeOutcome outcome(const std::string& host) const;
 
  private:
+  bool reads_on() const;
+
   GuardedRanks ranks_;
   Supervisor supervisor_;
   const RankPlace place_;
