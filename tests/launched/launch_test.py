@@ -22,8 +22,8 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 def environment(optp: Path, folder: Path) -> None:
     """Each rank gets the variables that torchrun sets, with the same values."""
     program = folder / "program"
-    program.write_text(f"#!{sys.executable}\nimport json, os\n"
-                       f"json.dump(dict(os.environ), open('{folder}/' + os.environ['WHO'] + os.environ['RANK'], 'w'))\n")
+    name = f"'{folder}/' + os.environ['WHO'] + os.environ['RANK']"
+    program.write_text(f"#!{sys.executable}\nimport json, os\njson.dump(dict(os.environ), open({name}, 'w'))\n")
     program.chmod(0o755)
     options = ("--nproc_per_node", 3, "--rdzv_id", "me", "--max-restarts", 2, "--no-python")
     here = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -67,8 +67,8 @@ def torch_distributed(optp: Path, folder: Path) -> None:
     result = run(*launch, "--nproc-per-node", 2, "--", sys.executable, script)
     lines = [f"[rank {rank}] attempt {attempt} sum 3" for attempt in (0, 1) for rank in (0, 1)]
     assert sorted(result.stdout.splitlines()) == sorted(lines), result.stdout
-    assert re.search(r"^optp: rank 1 on host \S+ was killed by signal 9 \(Killed\); starting all ranks again, restart 1 of 1$",
-                     result.stderr, re.MULTILINE), result.stderr
+    assert re.search(r"^optp: rank 1 on host \S+ was killed by signal 9 \(Killed\); starting all ranks again, "
+                     r"restart 1 of 1$", result.stderr, re.MULTILINE), result.stderr
 
     port = 20000 + os.getpid() % 10000
     nodes = [subprocess.Popen([str(part) for part in (*launch, "--nnodes", 2, "--node-rank", node, "--rdzv-endpoint",
@@ -89,8 +89,8 @@ def ranks_below(launcher: int) -> list[int]:
 def training_goes_on(optp: Path, folder: Path) -> None:
     """Training whose ranks are killed in the middle ends with the bits of a run that nothing happened to."""
     token_file(folder / "ids.npy", 99, 100)
-    train = [optp, "train", *SMALL, "--train-data", folder / "ids.npy", "--dropout", 0.1, "--max-steps", 200, "--save-every",
-             20, "--tp", 2, "--resume", "--timeout", 30, "--output"]
+    train = [optp, "train", *SMALL, "--train-data", folder / "ids.npy", "--dropout", 0.1, "--max-steps", 200,
+             "--save-every", 20, "--tp", 2, "--resume", "--timeout", 30, "--output"]
     launch = [optp, "launch", "--nproc-per-node", 2, "--max-restarts", 2, "--"]
     run(*launch, *train, folder / "straight")
     output = folder / "killed"
