@@ -1,17 +1,13 @@
 #include "src/launch/launcher.h"
 
-#include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
 #include <poll.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
 #include <cstring>
 #include <numeric>
-#include <thread>
 #include <utility>
 
 #include "src/launch/find_program.h"
@@ -19,6 +15,7 @@
 #include "src/launch/node_link.h"
 #include "src/launch/process_tree.h"
 #include "src/launch/rank_environment.h"
+#include "src/launch/rank_output.h"
 #include "src/launch/rank_run.h"
 #include "src/launch/signal_queue.h"
 
@@ -209,6 +206,7 @@ class Launcher {
 
 int launch(const LaunchOptions& options) {
   open_closed_streams();
+  if (!options.log_dir.empty()) make_log_folder(options.log_dir);  // before other hosts wait for this one
   return Launcher(options).run();
 }
 

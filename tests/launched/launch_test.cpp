@@ -106,6 +106,15 @@ TEST(LaunchCommand, StreamsStayApartAndRankZeroHasTheInput) {
   EXPECT_THAT(sorted_lines(result.err), ElementsAre("[rank 0] error", "[rank 1] error"));
 }
 
+TEST(LaunchCommand, OneHostListensOnLoopbackAlone) {
+  // The kernel's table of sockets: local address, remote address, 0A for those that listen.
+  const ProgramResult result =
+      launch({}, "printf '%04X\\n' $MASTER_PORT; grep -h \":$(printf '%04X' $MASTER_PORT) [0:]* 0A\" /proc/net/tcp*");
+  EXPECT_EQ(result.status, 0);
+  EXPECT_EQ(count_of(result.out, " 0A "), 1U) << result.out;
+  EXPECT_THAT(result.out, HasSubstr(" 0100007F:"));
+}
+
 TEST(LaunchCommand, TheProgramHasItsOwnOptions) {
   const ProgramResult result = run_optp({"launch", "sh", "-c", "echo \"$@\"", "sh", "--config", "x", "--", "--help"});
   EXPECT_EQ(result.status, 0) << result.err;
