@@ -46,25 +46,6 @@ int bound_port(int fd) {
                                              : reinterpret_cast<sockaddr_in&>(address).sin_port);
 }
 
-// Listens on one numeric address; port 0 lets the kernel choose.
-ListeningSocket listen_on(const std::string& address, int port) {
-  std::string error;
-  const AddressList list = resolve_host(address, port, error);
-  const int fd = list ? socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
-  if (fd >= 0) {
-    const int on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    // Listening at once makes clients that come before the server runs wait in the queue.
-    if (bind(fd, list->ai_addr, list->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0) {
-      return {fd, address, bound_port(fd)};
-    }
-  }
-  if (list) error = std::strerror(errno);
-  if (fd >= 0) close(fd);
-  C10_THROW_ERROR(DistBackendError, c10::str("cannot listen on ", address, " port ", port, " (", error,
-                                             "): choose another MASTER_PORT if another program uses this one"));
-}
-
 // One attempt to connect, which ends at `deadline` at the latest. Returns why it failed, or an empty string.
 std::string try_connect(const std::string& host, int port, Clock::time_point deadline) {
   std::string error;
@@ -92,17 +73,17 @@ std::string store_place(const std::string& host, int port) { return c10::str(hos
 double in_seconds(std::chrono::milliseconds time) { return std::chrono::duration<double>(time).count(); }
 
 // TCPStore would wait for the server too, but up to twice the time limit, with pages of warnings and without a reason.
-void wait_for_server(const LaunchEnv& env, std::chrono::milliseconds timeout, Clock::time_point deadline) {
-  std::string error = try_connect(env.master_addr, env.master_port, deadline);
+void wait_for_server(const std::string& host, int port, std::chrono::milliseconds timeout, const std::string& who,
+                     const std::string& server) {
+  const Clock::time_point deadline = Clock::now() + timeout;
+  std::string error = try_connect(host, port, deadline);
   while (!error.empty()) {
-    TORCH_CHECK_WITH(
-        DistBackendError, Clock::now() < deadline, "rank ", env.rank, " could not reach the store at ",
-        store_place(env.master_addr, env.master_port), " within ", in_seconds(timeout), " s (", error, "): check that ",
-        env.use_agent_store ? "the launcher" : "rank 0",
-        " runs there, that MASTER_ADDR and MASTER_PORT are the same on every rank, and that no firewall is "
-        "between the hosts");
+    TORCH_CHECK_WITH(DistBackendError, Clock::now() < deadline, who, " could not reach the store at ",
+                     store_place(host, port), " within ", in_seconds(timeout), " s (", error, "): check that ", server,
+                     " runs there, that MASTER_ADDR and MASTER_PORT are the same on every rank, and that no firewall "
+                     "is between the hosts");
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    error = try_connect(env.master_addr, env.master_port, deadline);
+    error = try_connect(host, port, deadline);
   }
 }
 
@@ -126,10 +107,10 @@ c10::intrusive_ptr<c10d::Store> new_tcp_store(const std::string& host, const c10
 }
 
 c10::intrusive_ptr<c10d::Store> open_store(const LaunchEnv& env, std::chrono::milliseconds timeout,
-                                           Clock::time_point deadline, const std::string& interface) {
+                                           const std::string& interface) {
   if (env.rank != 0 || env.use_agent_store) {
-    wait_for_server(env, timeout, deadline);
-    return new_tcp_store(env.master_addr, store_options(env.master_port, timeout));
+    return connect_to_store(env.master_addr, env.master_port, timeout, c10::str("rank ", env.rank),
+                            env.use_agent_store ? "the launcher" : "rank 0");
   }
   if (is_loopback(env.master_addr)) {
     // localhost can be ::1 as well; clients try both.
@@ -169,6 +150,24 @@ c10::intrusive_ptr<c10d::Store> join_ranks(c10::intrusive_ptr<c10d::Store> serve
 
 }  // namespace
 
+ListeningSocket listen_on(const std::string& address, int port) {
+  std::string error;
+  const AddressList list = resolve_host(address, port, error);
+  const int fd = list ? socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+  if (fd >= 0) {
+    const int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    // Listening at once makes clients that come before the server runs wait in the queue.
+    if (bind(fd, list->ai_addr, list->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0) {
+      return {fd, address, bound_port(fd)};
+    }
+  }
+  if (list) error = std::strerror(errno);
+  if (fd >= 0) close(fd);
+  C10_THROW_ERROR(DistBackendError, c10::str("cannot listen on ", address, " port ", port, " (", error,
+                                             "): choose another MASTER_PORT if another program uses this one"));
+}
+
 ListeningSocket listen_on_loopback() { return listen_on("127.0.0.1", 0); }
 
 c10::intrusive_ptr<c10d::Store> serve_store(const ListeningSocket& listening, std::chrono::milliseconds timeout) {
@@ -178,6 +177,12 @@ c10::intrusive_ptr<c10d::Store> serve_store(const ListeningSocket& listening, st
   return new_tcp_store(listening.address, options);
 }
 
+c10::intrusive_ptr<c10d::Store> connect_to_store(const std::string& host, int port, std::chrono::milliseconds timeout,
+                                                 const std::string& who, const std::string& server) {
+  wait_for_server(host, port, timeout, who, server);
+  return new_tcp_store(host, store_options(port, timeout));
+}
+
 c10::intrusive_ptr<c10d::Store> rendezvous(const LaunchEnv& env, std::chrono::milliseconds timeout,
                                            const std::string& interface) {
   if (env.world_size == 1) return c10::make_intrusive<c10d::HashStore>();
@@ -185,7 +190,7 @@ c10::intrusive_ptr<c10d::Store> rendezvous(const LaunchEnv& env, std::chrono::mi
   // TCPStore waits without limit for a server that accepts and then says nothing, so a thread that can be left behind
   // does the work. It has a little longer than it gives itself, so that its own sentence comes first.
   std::packaged_task<c10::intrusive_ptr<c10d::Store>()> meet(
-      [=] { return join_ranks(open_store(env, timeout, deadline, interface), env, timeout, deadline); });
+      [=] { return join_ranks(open_store(env, timeout, interface), env, timeout, deadline); });
   std::future<c10::intrusive_ptr<c10d::Store>> store = meet.get_future();
   std::thread(std::move(meet)).detach();
   const std::string port_hint = "check that no other program uses this port, and choose another MASTER_PORT if so";

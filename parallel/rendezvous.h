@@ -24,8 +24,18 @@ struct ListeningSocket {
 /// Listens on 127.0.0.1 alone, on a free port that the kernel chooses. Throws c10::DistBackendError if there is none.
 ListeningSocket listen_on_loopback();
 
+/// Listens on one address, a number or a name that is resolved; port 0 lets the kernel choose. Throws
+/// c10::DistBackendError if the address is not one of this host's or the port is taken.
+ListeningSocket listen_on(const std::string& address, int port);
+
 /// Serves a store on `listening`, which it takes over, for as long as the returned store lives.
 c10::intrusive_ptr<c10d::Store> serve_store(const ListeningSocket& listening, std::chrono::milliseconds timeout);
+
+/// Connects to a store that is served at `host` and `port`, for which it waits as long as `timeout`, which later waits
+/// on the store have too. `who` and `server` say in errors who could not reach whom, as in "rank 1" and "rank 0".
+/// Throws c10::DistBackendError.
+c10::intrusive_ptr<c10d::Store> connect_to_store(const std::string& host, int port, std::chrono::milliseconds timeout,
+                                                 const std::string& who, const std::string& server);
 
 /// Meets the other ranks of `env`'s world and returns the store that they share; nobody returns before all have come.
 /// Every rank of the world must call it, and equally often: each call gives a store with no keys in it, also when the

@@ -23,7 +23,9 @@ int fail(const std::string& message, int status) {
 }
 
 int run(std::vector<std::string> arguments) {
-  arguments = optp::cli::expand_config(arguments);
+  // What launch starts has options of its own.
+  const bool launches = arguments.size() > 1 && arguments[1] == "launch";
+  if (!launches) arguments = optp::cli::expand_config(arguments);
   CLI::App app(
       "OPT with tensor parallelism, in C++ on LibTorch.\n"
       "optp COMMAND --help explains a command; `optp verify` is a good first one.",
@@ -40,13 +42,15 @@ int run(std::vector<std::string> arguments) {
   optp::cli::add_eval(app, runner);
   optp::cli::add_convert(app, runner);
   optp::cli::add_bench(app, runner);
+  optp::cli::add_launch(app, runner);
   const std::string command = arguments.size() > 1 ? arguments[1] : "";
   const auto named = [&](const CLI::App* candidate) { return candidate->get_name() == command; };
   if (!command.empty() && !command.starts_with("-") && app.get_subcommands(named).empty()) {
     return fail("\"" + command + "\" is no command; optp --help lists them.", kBadInput);
   }
   try {
-    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend() - 1);  // as CLI11 takes them
+    const std::vector<std::string> own = launches ? optp::cli::split_launch_arguments(arguments).own : arguments;
+    std::vector<std::string> reversed(own.rbegin(), own.rend() - 1);  // as CLI11 takes them
     app.parse(reversed);
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();

@@ -24,5 +24,13 @@ void add_generate(CLI::App& app, Runner& runner);
 void add_eval(CLI::App& app, Runner& runner);
 void add_convert(CLI::App& app, Runner& runner);
 void add_bench(CLI::App& app, Runner& runner);
+void add_launch(CLI::App& app, Runner& runner);
+
+/// The arguments of `optp launch`: its own, and those of the program that it starts.
+struct LaunchSplit {
+  std::vector<std::string> own;      // torchrun's underscores turned into dashes
+  std::vector<std::string> program;  // its name first; what follows "--", or the first argument that is no option
+};
+LaunchSplit split_launch_arguments(const std::vector<std::string>& arguments);
 
 }  // namespace optp::cli

@@ -5,8 +5,9 @@
 
 #include <csignal>
 #include <string>
-#include <utility>
 #include <vector>
+
+#include "src/launch/spawn.h"
 
 namespace optp {
 
@@ -21,8 +22,8 @@ class ChildProcess {
   /// Starts /proc/self/exe with `argv`, this process's environment changed by `variables` (name, value), and
   /// `signal_mask`. Throws c10::Error if there can be no more processes. Call it from the thread that lives longest
   /// and before others exist.
-  ChildProcess(const std::vector<std::string>& argv, const std::vector<std::pair<std::string, std::string>>& variables,
-               Output output, const sigset_t& signal_mask);
+  ChildProcess(const std::vector<std::string>& argv, const Variables& variables, Output output,
+               const sigset_t& signal_mask);
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;

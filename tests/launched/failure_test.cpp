@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,10 +21,6 @@ const std::vector<std::string> kLong = {OPTP_PROGRAM,   "verify",    "--model", 
 std::vector<std::string> with_report(std::vector<std::string> command, const TemporaryFolder& folder) {
   command.insert(command.end(), {"--report", (folder / "report.txt").string()});
   return command;
-}
-
-void wait_until(const std::function<bool()>& ready) {
-  for (int i = 0; i < 600 && !ready(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(100));
 }
 
 TEST(LaunchFailure, AKilledRankEndsTheRunWithStatus3) {

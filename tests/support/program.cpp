@@ -16,6 +16,15 @@ namespace optp::testing {
 
 namespace fs = std::filesystem;
 
+bool wait_until(const std::function<bool()>& ready, int seconds) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  while (!ready()) {
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return true;
+}
+
 std::string read_file(const fs::path& path) {
   std::ifstream stream(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
@@ -60,6 +69,8 @@ std::vector<int> StartedProgram::children() const {
   std::istringstream list(read_file("/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_) + "/children"));
   return {std::istream_iterator<int>(list), std::istream_iterator<int>()};
 }
+
+std::string StartedProgram::output_text() const { return read_file(out_); }
 
 std::string StartedProgram::error_text() const { return read_file(err_); }
 

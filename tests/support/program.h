@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -37,6 +38,7 @@ class StartedProgram {
   int pid() const { return pid_; }
   /// Process ids of its children, oldest first.
   std::vector<int> children() const;
+  std::string output_text() const;
   std::string error_text() const;
   ProgramResult wait(int seconds);
 
@@ -58,6 +60,9 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+/// Waits until `ready` holds; false if it does not within so many seconds.
+bool wait_until(const std::function<bool()>& ready, int seconds = 60);
 
 std::string read_file(const std::filesystem::path& path);
 void write_text(const std::filesystem::path& path, const std::string& text);

@@ -1,0 +1,38 @@
+#include "src/launch/rank_environment.h"
+
+#include <ios>
+#include <random>
+#include <sstream>
+
+namespace optp {
+
+Variables rank_variables(const RankPlace& place, int local_rank) {
+  const std::string rank = std::to_string(place.first_rank + local_rank);
+  const std::string world_size = std::to_string(place.world_size);
+  return {
+      {"RANK", rank},
+      {"LOCAL_RANK", std::to_string(local_rank)},
+      {"WORLD_SIZE", world_size},
+      {"LOCAL_WORLD_SIZE", std::to_string(place.local_world_size)},
+      {"GROUP_RANK", std::to_string(place.node_rank)},
+      {"GROUP_WORLD_SIZE", std::to_string(place.nodes)},
+      {"ROLE_NAME", "default"},
+      {"ROLE_RANK", rank},
+      {"ROLE_WORLD_SIZE", world_size},
+      {"MASTER_ADDR", place.master_addr},
+      {"MASTER_PORT", std::to_string(place.master_port)},
+      {"TORCHELASTIC_USE_AGENT_STORE", "True"},
+      {"TORCHELASTIC_RESTART_COUNT", std::to_string(place.restart_count)},
+      {"TORCHELASTIC_MAX_RESTARTS", std::to_string(place.max_restarts)},
+      {"TORCHELASTIC_RUN_ID", place.run_id},
+  };
+}
+
+std::string random_run_id() {
+  std::random_device random;
+  std::ostringstream id;
+  id << std::hex << random() << random();
+  return id.str();
+}
+
+}  // namespace optp
