@@ -217,7 +217,8 @@ TEST(LaunchCommand, StopSignalsReachTheRanks) {
 
 TEST(LaunchCommand, AnInterruptReachesWhatAShellWaitsFor) {
   const TemporaryFolder folder;
-  const std::string script = "sh -c 'trap \"echo inner; exit\" INT; echo ready; while :; do :; done'; echo outer";
+  const std::string script =
+      "sh -c 'trap \"echo inner; exit\" INT; echo ready; while :; do sleep 0.05; done'; echo outer";
   StartedProgram program(launch_command({}, script), {}, folder.path());
   ASSERT_TRUE(wait_until([&] { return count_of(program.output_text(), "ready") == 1; }));
   kill(program.pid(), SIGINT);
