@@ -37,14 +37,16 @@ OPTP_AVX2_INLINE float sum_of_lanes(__m256 lanes) {
   return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
 
-// Weights come from memory, and a tile asks for those of the next one: the processor's own guess stops at the end
-// of a row.
+// Weights come from memory, and a tile asks for those of the next one: the processor's own guess stops at the end of a
+// row. They are asked into the second-level cache: a request into the first keeps one of its few slots for misses until
+// it is served (measured on Zen 4: one row by bfloat16 weights takes 1.7 times as long).
 constexpr int64_t kCacheLine = 64;  // bytes
 
 template <typename Value>
 OPTP_AVX2_INLINE void prefetch_line_at(const Value* p, int64_t k) {
-  if (k * static_cast<int64_t>(sizeof(Value)) % kCacheLine == 0)
-    _mm_prefetch(reinterpret_cast<const char*>(p + k), _MM_HINT_T0);
+  if (k * static_cast<int64_t>(sizeof(Value)) % kCacheLine == 0) {
+    _mm_prefetch(reinterpret_cast<const char*>(p + k), _MM_HINT_T1);
+  }
 }
 
 template <typename Value>
@@ -72,17 +74,26 @@ OPTP_AVX2_INLINE void tile(const Operands<Value>& all, int64_t row, int64_t chan
   }
   int64_t k = 0;
   for (; k + kLanes <= features; k += kLanes) {
-    __m256 w[N];
+    if constexpr (M == 1) {
+      const __m256 x = _mm256_loadu_ps(input + k);
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      w[n] = load_lanes(weight + n * features + k);
-      prefetch_line_at(weight + (n + N) * features, k);
-    }
+      for (int n = 0; n < N; ++n) {
+        sums[0][n] = _mm256_fmadd_ps(x, load_lanes(weight + n * features + k), sums[0][n]);
+        prefetch_line_at(weight + (n + N) * features, k);
+      }
+    } else {
+      __m256 w[N];
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-      const __m256 x = _mm256_loadu_ps(input + m * features + k);
+      for (int n = 0; n < N; ++n) {
+        w[n] = load_lanes(weight + n * features + k);
+        prefetch_line_at(weight + (n + N) * features, k);
+      }
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) sums[m][n] = _mm256_fmadd_ps(x, w[n], sums[m][n]);
+      for (int m = 0; m < M; ++m) {
+        const __m256 x = _mm256_loadu_ps(input + m * features + k);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) sums[m][n] = _mm256_fmadd_ps(x, w[n], sums[m][n]);
+      }
     }
   }
 #pragma GCC unroll 8

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 
@@ -25,6 +26,12 @@ int64_t status_bytes(const char* key) {
 int64_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
 
 int64_t anonymous_resident_bytes() { return status_bytes("RssAnon:"); }
+
+void keep_freed_memory() {
+  if (std::getenv("GLIBC_TUNABLES") != nullptr) return;
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
+}
 
 AnonymousGrowth::AnonymousGrowth() {
   mallopt(M_MMAP_THRESHOLD, 256 << 10);

@@ -14,6 +14,12 @@ int64_t peak_resident_bytes();
 /// not say.
 int64_t anonymous_resident_bytes();
 
+/// Makes malloc keep what is freed. Every step asks for the same large tensors; by default glibc gives them back to the
+/// kernel in between, and every step pays for the page faults (a tenth of a forward pass of OPT-125M). A heap that
+/// keeps them has gaps, so the process takes up to half as much again as its tensors do; whoever prefers less memory
+/// sets GLIBC_TUNABLES, which are then left as they are.
+void keep_freed_memory();
+
 /// Follows how much the anonymous memory of this process grows, in a thread that looks 500 times a second. Meanwhile
 /// malloc gives back to the kernel what is freed, so that the growth is what is in use and not what malloc keeps.
 class AnonymousGrowth {

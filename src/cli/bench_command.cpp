@@ -14,6 +14,7 @@
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
 #include "src/log.h"
+#include "src/process_memory.h"
 
 namespace optp::cli {
 namespace {
@@ -93,6 +94,7 @@ int run_bench(const BenchArguments& arguments, const std::vector<std::string>& p
                     "one rank has nobody to talk to; ask for comm with --tp 2 or more.");
   const Participation participation = join(arguments.common, program);
   if (participation.exit_status) return *participation.exit_status;
+  keep_freed_memory();
   const Mesh& mesh = participation.mesh;
 
   Lines lines(mesh);

@@ -17,6 +17,7 @@
 #include "src/inference/multiple_choice.h"
 #include "src/inference/perplexity.h"
 #include "src/log.h"
+#include "src/process_memory.h"
 #include "src/progress.h"
 
 namespace optp::cli {
@@ -93,6 +94,7 @@ int run_eval(const EvalArguments& arguments, const std::vector<std::string>& pro
   const std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(arguments.tokenizer, source, texts);
   const Participation participation = join(arguments.common, program);
   if (participation.exit_status) return *participation.exit_status;
+  keep_freed_memory();
 
   OptForCausalLM model =
       load_for_inference(source, participation.mesh, arguments.common.seed, dtype_of(arguments.common.dtype), weights);

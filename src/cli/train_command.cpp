@@ -1,11 +1,9 @@
 // optp train
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
-#include <malloc.h>
 #include <nlohmann/json.hpp>
 
 #include <csignal>
-#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -22,6 +20,7 @@
 #include "src/data/open_tokens.h"
 #include "src/data/tokenizer.h"
 #include "src/log.h"
+#include "src/process_memory.h"
 #include "src/profile/trace.h"
 #include "src/train/run_folder.h"
 #include "src/train/stop_signals.h"
@@ -115,15 +114,6 @@ RunDescription describe(const TrainArguments& arguments, const ModelSource& sour
   return description;
 }
 
-// Every step asks for the same large tensors. By default glibc gives them back to the kernel in between, and every step
-// pays for the page faults. A heap that keeps them has gaps, so the process takes up to half as much again as its
-// tensors do; whoever prefers less memory sets glibc's tunables, which are then left as they are.
-void keep_memory() {
-  if (std::getenv("GLIBC_TUNABLES") != nullptr) return;
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, -1);
-}
-
 // What the run is for: the trained model as a Hugging Face folder, in the precision in which it was trained.
 void write_final_model(const RunFolder& folder, const TrainArguments& arguments, const ModelSource& source,
                        const Trainer& trainer, const std::string& tokenizer, const Mesh& mesh) {
@@ -173,7 +163,7 @@ int run_train(CLI::App& command, TrainArguments& arguments, const std::vector<st
     mesh.world().barrier("train end");
     return 1;
   }
-  keep_memory();
+  keep_freed_memory();
   std::optional<Trace> trace;
   if (!arguments.profile.empty()) trace.emplace(arguments.profile, mesh.world());
 
