@@ -71,6 +71,7 @@ Mesh::Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t w
   world_ = connect(store, "world", rank, world_size, options, why_not_shared_memory_);
   tensor_ = connect(store, c10::str("tensor/", rank / tp), rank % tp, tp, options, why_not_shared_memory_);
   data_ = connect(store, c10::str("data/", rank % tp), rank / tp, dp, options, why_not_shared_memory_);
+  for (ProcessGroup* group : {&world_, &tensor_, &data_}) group->set_checks_calls(options.check_collectives);
 }
 
 double Mesh::communication_seconds() const {

@@ -31,6 +31,8 @@ class Mesh {
     /// IPv4 address that Gloo binds to and tells its peers.
     std::string address = "127.0.0.1";
     Comm comm = Comm::automatic;
+    /// ProcessGroup::set_checks_calls, for all groups.
+    bool check_collectives = false;
   };
 
   /// Connects the ranks. Call it on every rank, with the same store and options; returns when all are there.

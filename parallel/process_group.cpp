@@ -7,11 +7,14 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/collective_check.h"
+
 namespace optp {
 
 struct ProcessGroup::State {
   c10::intrusive_ptr<c10d::Backend> backend;  // null in a group of one
   bool shares_memory = false;
+  bool checks_calls = false;
   std::string name;
   CollectiveHook hook;
   std::map<std::string, CollectiveCount, std::less<>> counts;
@@ -40,6 +43,7 @@ std::string ProcessGroup::backend_name() const { return state_->backend ? state_
 const std::string& ProcessGroup::name() const { return state_->name; }
 const std::map<std::string, CollectiveCount, std::less<>>& ProcessGroup::counts() const { return state_->counts; }
 void ProcessGroup::reset_counts() { state_->counts.clear(); }
+void ProcessGroup::set_checks_calls(bool checks) { state_->checks_calls = checks && !state_->shares_memory; }
 void ProcessGroup::set_hook(CollectiveHook hook) { state_->hook = std::move(hook); }
 
 void PendingCollective::wait() {
@@ -67,7 +71,14 @@ PendingCollective ProcessGroup::start(std::string_view operation, std::string_vi
                                                group.size(), " of the ", group.name(), " group: ", reason));
   };
   c10::intrusive_ptr<c10d::Work> work;
-  const double launching = timed([&] { work = launch(*state_->backend); });
+  const double launching = timed([&] {
+    if (state_->checks_calls) {
+      check_same_call(*state_->backend, buffer.defined() ? c10::str(operation, " of ", buffer.numel(), " ",
+                                                                    buffer.scalar_type(), " at ", site)
+                                                         : c10::str(operation, " at ", site));
+    }
+    work = launch(*state_->backend);
+  });
   const int64_t bytes = handed_in.defined() ? static_cast<int64_t>(handed_in.nbytes()) : 0;
   return PendingCollective([state = state_, timed, work, launching, bytes, site = std::string(site)] {
     const double waiting = timed([&] { work->wait(); });

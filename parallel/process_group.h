@@ -102,6 +102,11 @@ class ProcessGroup {
   const std::map<std::string, CollectiveCount, std::less<>>& counts() const;
   void reset_counts();
 
+  /// From now on, all ranks compare what they are about to do before each collective over Gloo, and a rank that makes
+  /// another call than the others is an error on all of them in place of a hang or of garbage. Costs a small all_gather
+  /// a call. Over shared memory operation, type and size are always compared. Set it on all ranks.
+  void set_checks_calls(bool checks);
+
   /// Replaces the hook; an empty one removes it.
   void set_hook(CollectiveHook hook);
 

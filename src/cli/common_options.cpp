@@ -49,6 +49,10 @@ void add_common_options(CLI::App& command, CommonOptions& options, const std::ve
       ->check(CLI::IsMember({"auto", "gloo", "shm"}))
       ->capture_default_str()
       ->group(processes);
+  command
+      .add_flag("--check-collectives", options.check_collectives,
+                "Over Gloo too, compare before each collective what the ranks are about to do")
+      ->group(processes);
   command.add_option("--timeout", options.timeout, "Longest wait for another rank, in seconds")
       ->check(CLI::Range(1.0, 1e6))
       ->capture_default_str()
@@ -179,6 +183,7 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
   mesh.comm = options.comm == "gloo"  ? Mesh::Comm::gloo
               : options.comm == "shm" ? Mesh::Comm::shared_memory
                                       : Mesh::Comm::automatic;
+  mesh.check_collectives = options.check_collectives;
   if (!options.interface.empty()) {
     mesh.address = interface_address(options.interface);
   } else {

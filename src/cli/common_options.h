@@ -29,6 +29,7 @@ struct CommonOptions {
   std::string products = "auto";
   uint64_t seed = 0;
   std::string comm = "auto";
+  bool check_collectives = false;
   double timeout = 600;
   std::string interface;
   std::string log_level = "info";

@@ -277,5 +277,40 @@ TEST(ProcessGroupErrors, APeerThatDoesNotAnswerRunsIntoTheTimeLimit) {
   }
 }
 
+// Without the check the first pair hangs until the time limit, and the second adds what does not belong together.
+TEST(ProcessGroupCheck, RanksThatDisagreeOverGlooSayWhatEachOfThemDoes) {
+  using Action = std::function<void(const ProcessGroup&)>;
+  const auto sum = [](at::IntArrayRef sizes, at::ScalarType type, const char* site) -> Action {
+    return [=, shape = sizes.vec()](const ProcessGroup& group) {
+      at::Tensor tensor = at::ones(shape, type);
+      group.all_reduce_(tensor, site);
+    };
+  };
+  const Action wait = [](const ProcessGroup& group) { group.barrier("end"); };
+  struct Case {
+    Action calls[2];
+    std::string texts[2];
+  };
+  const std::vector<Case> cases{
+      {{sum({4}, at::kFloat, "loss"), wait}, {"all_reduce of 4 Float at loss", "barrier at end"}},
+      {{sum({4}, at::kFloat, "a"), sum({4}, at::kFloat, "b")},
+       {"all_reduce of 4 Float at a", "all_reduce of 4 Float at b"}},
+      {{sum({4}, at::kFloat, "a"), sum({5}, at::kFloat, "a")},
+       {"all_reduce of 4 Float at a", "all_reduce of 5 Float at a"}},
+      {{sum({4}, at::kFloat, "a"), sum({4}, at::kInt, "a")},
+       {"all_reduce of 4 Float at a", "all_reduce of 4 Int at a"}}};
+  for (const Case& one : cases) {
+    testing::run_ranks_over(Mesh::Comm::gloo, 2, 1, [&](const Mesh& mesh) {
+      ProcessGroup group = mesh.tensor();
+      group.set_checks_calls(true);
+      group.barrier("begin");
+      const int64_t rank = group.rank();
+      EXPECT_THAT(testing::message_of<c10::DistBackendError>([&] { one.calls[rank](group); }),
+                  HasSubstr(c10::str("this rank takes part in ", one.texts[rank], " and rank ", 1 - rank, " in ",
+                                     one.texts[1 - rank], "; all ranks must")));
+    });
+  }
+}
+
 }  // namespace
 }  // namespace optp
