@@ -71,6 +71,9 @@ Mesh::Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t w
   world_ = connect(store, "world", rank, world_size, options, why_not_shared_memory_);
   tensor_ = connect(store, c10::str("tensor/", rank / tp), rank % tp, tp, options, why_not_shared_memory_);
   data_ = connect(store, c10::str("data/", rank % tp), rank / tp, dp, options, why_not_shared_memory_);
+  // The store may end with rank 0's use of it, and some ranks may still be meeting each other there.
+  world_.barrier("mesh");
+  world_.reset_counts();
   for (ProcessGroup* group : {&world_, &tensor_, &data_}) group->set_checks_calls(options.check_collectives);
 }
 

@@ -63,6 +63,7 @@ at::Tensor onednn_linear(const at::Tensor& input, const at::Tensor& weight, cons
 
 // A weight in the input's type.
 at::Tensor linear(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
+  note_product();
   return onednn_product_serves(input, weight) ? onednn_linear(input, weight, bias) : at::linear(input, weight, bias);
 }
 

@@ -8,11 +8,14 @@
 #include <atomic>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 namespace optp {
 namespace {
 
 std::atomic<ProductLibrary> g_library = ProductLibrary::mkl;
+std::atomic<bool> g_expects_product = false;
+std::function<void()> g_on_first_product;
 
 }  // namespace
 
@@ -26,6 +29,15 @@ ProductLibrary preferred_product_library() {
 
 ProductLibrary product_library() { return g_library; }
 void set_product_library(ProductLibrary library) { g_library = library; }
+
+void on_first_product(std::function<void()> callback) {
+  g_on_first_product = std::move(callback);
+  g_expects_product = true;
+}
+
+void note_product() {
+  if (g_expects_product && g_expects_product.exchange(false)) g_on_first_product();
+}
 
 bool onednn_product_serves(const at::Tensor& input, const at::Tensor& weight) {
   return g_library == ProductLibrary::onednn && input.is_cpu() && input.scalar_type() == at::kFloat &&

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+
 namespace optp {
 
 /// mkl: LibTorch's own choice for float32. onednn: the other one that LibTorch carries.
@@ -17,6 +19,11 @@ ProductLibrary preferred_product_library();
 /// before other threads work.
 ProductLibrary product_library();
 void set_product_library(ProductLibrary library);
+
+/// Calls `callback` once, at the next product that the library is asked for: a program that fails on its input before
+/// has nothing to say about products.
+void on_first_product(std::function<void()> callback);
+void note_product();
 
 /// Whether oneDNN is asked for and can form input [..., K] times weight [N, K] transposed: float32 on the CPU.
 bool onednn_product_serves(const at::Tensor& input, const at::Tensor& weight);

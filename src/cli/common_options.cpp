@@ -161,7 +161,8 @@ void choose_product_library(const CommonOptions& options, const Mesh& mesh) {
   mesh.world().broadcast_(choice, 0, "product library");
   const bool chosen = choice.item<int64_t>() == 1;
   set_product_library(chosen ? ProductLibrary::onednn : ProductLibrary::mkl);
-  if (options.dtype == "float32") log_line(LogLevel::info, c10::str("products by ", chosen ? "oneDNN" : "MKL"));
+  if (options.dtype != "float32") return;
+  on_first_product([chosen] { log_line(LogLevel::info, c10::str("products by ", chosen ? "oneDNN" : "MKL")); });
 }
 
 }  // namespace
