@@ -54,8 +54,8 @@ class SharedMemoryBackend final : public c10d::Backend {
  private:
   // The place that `rank` writes before the next step, or has written before it.
   std::byte* place(int64_t rank, uint32_t parity) const;
-  void reduce_whole(std::byte* data, int64_t count, const SharedCall& call);
-  void reduce_in_ranges(std::byte* data, int64_t count, const SharedCall& call);
+  void reduce_whole(std::byte* data, int64_t count, const SharedCall& whole);
+  void reduce_in_ranges(std::byte* data, int64_t count, const SharedCall& whole);
 
   SharedMemoryRegion region_;
   SharedPeers peers_;

@@ -6,12 +6,19 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <type_traits>
 
 namespace optp {
 namespace {
 
 using Op = c10d::ReduceOp::RedOpType;
+
+template <typename T>
+bool is_nan(T value) {
+  if constexpr (std::is_floating_point_v<T>) return std::isnan(value);
+  return false;
+}
 
 struct Sum {
   template <typename T>
@@ -22,13 +29,13 @@ struct Sum {
 struct Maximum {
   template <typename T>
   T operator()(T a, T b) const {
-    return a > b || a != a ? a : b;  // a NaN on either side wins
+    return a > b || is_nan(a) ? a : b;  // a NaN on either side wins
   }
 };
 struct Minimum {
   template <typename T>
   T operator()(T a, T b) const {
-    return a < b || a != a ? a : b;
+    return a < b || is_nan(a) ? a : b;
   }
 };
 

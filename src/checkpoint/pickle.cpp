@@ -267,10 +267,9 @@ void Unpickler::extend(const References& items) {
   all.insert(all.end(), items.begin(), items.end());
 }
 
-// NOLINTNEXTLINE(bugprone-return-const-ref-from-parameter): of an item that outlives the call
 const References& Unpickler::pairs(const References& items) const {
   if (items.size() % 2 != 0) refuse_here("its pickle has a key without a value");
-  return items;
+  return items;  // NOLINT(bugprone-return-const-ref-from-parameter): of an item that outlives the call
 }
 
 void Unpickler::set_items(const References& items) {

@@ -86,7 +86,7 @@ std::shared_ptr<const TokenFile> open_text(const std::string& path, const Tokeni
   const fs::path entry = folder / "tokens.npy";
   std::error_code error;
   fs::create_directories(folder, error);
-  const std::shared_ptr<const TokenFile> ready = open_entry(entry, path);
+  std::shared_ptr<const TokenFile> ready = open_entry(entry, path);
   std::optional<CacheLock> lock;
   if (!ready) lock.emplace(folder / "lock");
 

@@ -63,7 +63,7 @@ Trainer::Trainer(std::shared_ptr<torch::nn::Module> model, LossFunction loss_sum
   state.optimizer = std::make_unique<Optimizer>(*state.gradients, state.options.optimizer());
 }
 
-Trainer::Trainer(OptForCausalLM model, TrainerOptions options)
+Trainer::Trainer(OptForCausalLM model, const TrainerOptions& options)
     : Trainer(model.ptr(), opt_loss(model, options), model->mesh(), options) {
   state_->model_config = model->config().to_json();
 }

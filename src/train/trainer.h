@@ -68,7 +68,7 @@ class Trainer {
 
   /// OPT as a causal language model: input [N, T] ids, target [N, T] the ids that follow. Dropout as the model's
   /// configuration says.
-  Trainer(OptForCausalLM model, TrainerOptions options);
+  Trainer(OptForCausalLM model, const TrainerOptions& options);
 
   Trainer(Trainer&&) noexcept;
   Trainer(const Trainer&) = delete;

@@ -69,7 +69,7 @@ TEST_P(VocabEmbedding, EqualsTheWholeTable) {
 
 // A vocabulary that no degree from 2 to 4 divides: ids on both sides of every border between ranks.
 TEST_P(VocabEmbedding, UnevenVocabularyOf50257) {
-  const at::Tensor table = integers({50257, 2});
+  at::Tensor table = integers({50257, 2});
   std::vector<int64_t> borders{0, 50256};
   const ShardLayout layout(50257, tp);
   for (int64_t rank = 1; rank < tp; ++rank) {
