@@ -48,14 +48,13 @@ def main(arguments):
     for number in range(options.rounds):
         for workload in workloads:
             weights = [] if workload == "train" else ["--weights", options.weights]
-            order = sides if number % 2 == 0 else sides[::-1]  # neither side always runs first
             found = {}
-            for side in order:
-                program, tp = side
+            for side in (0, 1) if number % 2 == 0 else (1, 0):  # neither side always runs first
+                program, tp = sides[side]
                 found[side] = run(program, ["--model", options.model, "--tp", str(tp), "--workload", workload,
                                             "--iterations", str(options.iterations), *threads, *weights])
-            for name, here in found[sides[0]].items():
-                there = found[sides[1]][name]
+            for name, here in found[0].items():
+                there = found[1][name]
                 ratios.setdefault(name, []).append(here / there)
                 times.setdefault(name, []).append((here, there))
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
