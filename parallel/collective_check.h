@@ -3,9 +3,13 @@
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 
+#include <cstdint>
 #include <string>
 
 namespace optp {
+
+/// What a rank says that takes part in `own` when `rank` takes part in `theirs`.
+std::string disagreement(const std::string& own, int64_t rank, const std::string& theirs);
 
 /// Returns if all ranks of `backend` pass the same text, which says what collective each is about to enter; throws
 /// c10::DistBackendError that quotes both texts otherwise. Texts are compared up to 255 bytes. Costs an all_gather.

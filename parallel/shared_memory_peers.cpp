@@ -13,6 +13,8 @@
 #include <cerrno>
 #include <ctime>
 
+#include "parallel/collective_check.h"
+
 namespace optp {
 namespace {
 
@@ -102,8 +104,7 @@ void SharedPeers::meet(const SharedCall& call) {
     wait_for(peer, step_, call);
     const SharedCall& theirs = states_[peer].calls[step_ & 1];
     if (theirs == call) continue;
-    fail(c10::str("this rank takes part in ", call.text(), " and rank ", peer, " in ", theirs.text(),
-                  "; all ranks must make the same calls in the same order"));
+    fail(disagreement(call.text(), peer, theirs.text()));
   }
 }
 
