@@ -157,15 +157,15 @@ at::Tensor ProcessGroup::reduce_scatter(const at::Tensor& whole, int64_t dim, co
                     whole.size(dim), " elements of dimension ", dim, " do not fit a layout of ", layout.total(),
                     " over ", layout.parts(), " ranks in a group of ", size(), ".");
   if (!state_->backend) return whole.detach();
+  at::Tensor sent = whole.detach().movedim(dim, 0).contiguous();
+  const Range range = layout.range(rank());
   if (state_->shares_memory) {
-    const at::Tensor front = whole.detach().movedim(dim, 0).contiguous();
     std::vector<std::vector<at::Tensor>> inputs(1);
     for (int64_t part = 0; part < size(); ++part) {
-      inputs[0].push_back(front.narrow(0, layout.range(part).start, layout.range(part).size));
+      inputs[0].push_back(sent.narrow(0, layout.range(part).start, layout.range(part).size));
     }
     at::Tensor sum = at::empty_like(inputs[0][rank()]);
-    at::Tensor buffer = front;
-    const bool done = run("reduce_scatter", site, whole, buffer, [&](c10d::Backend& backend) {
+    const bool done = run("reduce_scatter", site, whole, sent, [&](c10d::Backend& backend) {
       std::vector<at::Tensor> outputs{sum};
       return backend.reduce_scatter(outputs, inputs, {});
     });
@@ -173,10 +173,8 @@ at::Tensor ProcessGroup::reduce_scatter(const at::Tensor& whole, int64_t dim, co
   }
   // Gloo's own reduce_scatter runs one all-reduce for each rank (pytorch#149869). Here every rank sends each other one
   // its part and adds what it received: half as much as an all-reduce moves.
-  at::Tensor sent = whole.detach().movedim(dim, 0).contiguous();
   std::vector<int64_t> sent_sizes;
   for (int64_t part = 0; part < size(); ++part) sent_sizes.push_back(layout.range(part).size);
-  const Range range = layout.range(rank());
   std::vector<int64_t> received_sizes(size(), range.size);
   std::vector<int64_t> shape = sent.sizes().vec();
   shape[0] = size() * range.size;
