@@ -11,7 +11,7 @@ namespace optp {
 /// input [..., K] times weight [N, K] transposed, plus bias [N] if it is defined -> [..., N], in the input's type.
 /// A weight that is narrower than a float32 input is widened on the way. Such a product has no gradient: it is a
 /// c10::ValueError where one is wanted. Under c10::InferenceMode a few rows take few_rows_product. Large float32
-/// products are product_library()'s.
+/// products are formed by the library that set_product_library chose.
 at::Tensor product(const at::Tensor& input, const StoredWeight& weight, const at::Tensor& bias = {});
 
 // The same product and its two gradients as plain arithmetic, for operations with a backward of their own: matrices

@@ -27,7 +27,6 @@ ProductLibrary preferred_product_library() {
   return ProductLibrary::mkl;
 }
 
-ProductLibrary product_library() { return g_library; }
 void set_product_library(ProductLibrary library) { g_library = library; }
 
 void on_first_product(std::function<void()> callback) {

@@ -15,9 +15,8 @@ enum class ProductLibrary { mkl, onednn };
 /// measurement at the start: a run that is repeated or goes on after a restart must add in the same order.
 ProductLibrary preferred_product_library();
 
-/// This process's library; mkl until it is set. All ranks need the same one, or replicated numbers drift apart. Set it
-/// before other threads work.
-ProductLibrary product_library();
+/// Sets this process's library, which is mkl until then. All ranks need the same one, or replicated numbers drift
+/// apart. Call it before other threads work.
 void set_product_library(ProductLibrary library);
 
 /// Calls `callback` once, at the next product that the library is asked for: a program that fails on its input before
