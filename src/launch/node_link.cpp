@@ -88,6 +88,10 @@ struct NodeLink::State {
   void converse(NodeStore& store);
   template <typename Change>
   void learn(const Change& change);
+
+  // The loop.
+  template <typename Change>
+  void tell(const Change& change);
 };
 
 // Changes the view, and tells the loop.
@@ -98,6 +102,15 @@ void NodeLink::State::learn(const Change& change) {
   change(view);
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t count = write(event_fd, &one, sizeof(one));
+}
+
+// Changes what the thread should say, and wakes it.
+template <typename Change>
+void NodeLink::State::tell(const Change& change) {
+  const std::lock_guard lock(mutex);
+  change(*this);
+  news = true;
+  changed.notify_all();
 }
 
 void NodeLink::State::talk(const LaunchOptions& options, const std::optional<ListeningSocket>& listening) {
@@ -204,35 +217,27 @@ NodeLink::View NodeLink::view() {
 }
 
 void NodeLink::begin_attempt(int attempt) {
-  const std::lock_guard lock(state_->mutex);
-  state_->attempt = attempt;
-  state_->news = true;
-  state_->failed = false;
-  state_->outcome.reset();
-  state_->view.first_failure.reset();
-  state_->view.outcomes.clear();
-  state_->changed.notify_all();
+  state_->tell([&](State& state) {
+    state.attempt = attempt;
+    state.failed = false;
+    state.outcome.reset();
+    state.view.first_failure.reset();
+    state.view.outcomes.clear();
+  });
 }
 
 void NodeLink::report_failure() {
-  const std::lock_guard lock(state_->mutex);
-  state_->failed = true;
-  state_->news = true;
-  state_->changed.notify_all();
+  state_->tell([](State& state) { state.failed = true; });
 }
 
 void NodeLink::report_outcome(const NodeOutcome& outcome) {
-  const std::lock_guard lock(state_->mutex);
-  state_->outcome = outcome;
-  state_->news = true;
-  state_->changed.notify_all();
+  state_->tell([&](State& state) { state.outcome = outcome; });
 }
 
 void NodeLink::report_stop(int signal) {
-  const std::lock_guard lock(state_->mutex);
-  if (state_->stop == 0) state_->stop = signal;
-  state_->news = true;
-  state_->changed.notify_all();
+  state_->tell([&](State& state) {
+    if (state.stop == 0) state.stop = signal;
+  });
 }
 
 }  // namespace optp

@@ -67,9 +67,7 @@ NodeStore::NodeStore(c10::intrusive_ptr<c10d::Store> store, const LaunchOptions&
 NodeStore::~NodeStore() = default;
 
 LaunchWorld NodeStore::meet(Clock::time_point deadline) {
-  const int node_rank = serves_ ? 0 : options_.node_rank.value_or(0);
   world_ = serves_ ? meet_others(deadline) : join(deadline);
-  if (serves_) world_.node_rank = node_rank;
   hearts_.assign(world_.hosts.size(), {0, Clock::now()});
   return world_;
 }
