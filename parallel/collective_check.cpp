@@ -9,10 +9,10 @@
 
 namespace optp {
 
-std::string disagreement(const std::string& own, int64_t rank, const std::string& theirs) {
-  return c10::str("this rank takes part in ", own, " and rank ", rank, " in ", theirs,
-                  "; all ranks must make the same calls in the same order");
-}
+DisagreementError::DisagreementError(const std::string& own, int64_t rank, const std::string& theirs)
+    : DistBackendError({__func__, __FILE__, __LINE__},
+                       c10::str("this rank takes part in ", own, " and rank ", rank, " in ", theirs,
+                                "; all ranks must make the same calls in the same order")) {}
 
 void check_same_call(c10d::Backend& backend, const std::string& call) {
   constexpr int64_t kLongest = 256;
@@ -25,7 +25,7 @@ void check_same_call(c10d::Backend& backend, const std::string& call) {
   const auto text = [](const at::Tensor& bytes) { return static_cast<const char*>(bytes.const_data_ptr()); };
   for (int64_t rank = 0; rank < backend.getSize(); ++rank) {
     if (std::strcmp(text(own), text(all[rank])) == 0) continue;
-    C10_THROW_ERROR(DistBackendError, disagreement(text(own), rank, text(all[rank])));
+    throw DisagreementError(text(own), rank, text(all[rank]));
   }
 }
 

@@ -170,9 +170,20 @@ std::optional<std::string> process_environment(const std::string& name) {
 }
 
 std::optional<LaunchEnv> read_launch_env(const EnvGetter& get) {
-  if (get(kTorchrun.rank) || get(kTorchrun.world_size)) return read_torchrun(get);
-  if (get(kOpenMpi.rank) || get(kOpenMpi.world_size)) return read_ranks(get, kOpenMpi);
-  return read_slurm(get);
+  std::optional<LaunchEnv> env;
+  std::string run;
+  const auto text = [&](const char* name) { return get(name).value_or(""); };
+  if (get(kTorchrun.rank) || get(kTorchrun.world_size)) {
+    env = read_torchrun(get);
+    run = text("TORCHELASTIC_RUN_ID");
+  } else if (get(kOpenMpi.rank) || get(kOpenMpi.world_size)) {
+    env = read_ranks(get, kOpenMpi);
+    run = text("PMIX_NAMESPACE");
+  } else if ((env = read_slurm(get))) {
+    run = text("SLURM_JOB_ID") + "." + text("SLURM_STEP_ID");
+  }
+  if (env) env->run_token = get("OPTP_RUN_TOKEN").value_or(run);
+  return env;
 }
 
 bool is_loopback(const std::string& address) {

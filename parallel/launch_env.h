@@ -16,6 +16,7 @@ struct LaunchEnv {
   int master_port = 0;
   bool use_agent_store = false;  ///< the launcher serves the store, rank 0 is a client like all others
   int restart_count = 0;
+  std::string run_token;  ///< the same on all ranks of a run, and on no other run's; empty if nobody gave one
 };
 
 /// Looks up one environment variable; nullopt when it is not set.
@@ -32,6 +33,9 @@ std::optional<std::string> process_environment(const std::string& name);
 ///    daemons on other hosts with srun, so its ranks inherit the Slurm variables of the daemon.
 /// 3. Slurm, only inside a step of several tasks: a batch script has SLURM_PROCID without srun, and a step of one task
 ///    is how an interactive shell is opened.
+///
+/// The run's token is OPTP_RUN_TOKEN, which optp's own launchers draw at random, else what the launcher calls the run:
+/// TORCHELASTIC_RUN_ID, PMIX_NAMESPACE, or SLURM_JOB_ID and the step.
 ///
 /// All take MASTER_ADDR and MASTER_PORT, which a world of several ranks must have. LOCAL_RANK and LOCAL_WORLD_SIZE come
 /// together or not at all; without them all ranks are on this host if MASTER_ADDR is a loopback address, and otherwise

@@ -4,11 +4,16 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <exception>
+#include <future>
+#include <thread>
+#include <utility>
 
 #include "parallel/shared_memory_backend.h"
 
 namespace optp {
 namespace {
+
+constexpr std::chrono::milliseconds kLook(200);  // how long to wait before looking who has ended
 
 using BackendPtr = c10::intrusive_ptr<c10d::Backend>;
 
@@ -68,13 +73,46 @@ Mesh::Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t w
   TORCH_CHECK_VALUE(tp >= 1 && dp >= 1 && tp * dp == world_size, "a mesh of tp ", tp, " x dp ", dp, " needs ", tp * dp,
                     " ranks, but there are ", world_size, ": start as many ranks as tp x dp.");
   TORCH_CHECK_VALUE(rank >= 0 && rank < world_size, "rank ", rank, " is outside a world of ", world_size, ".");
-  world_ = connect(store, "world", rank, world_size, options, why_not_shared_memory_);
-  tensor_ = connect(store, c10::str("tensor/", rank / tp), rank % tp, tp, options, why_not_shared_memory_);
-  data_ = connect(store, c10::str("data/", rank % tp), rank / tp, dp, options, why_not_shared_memory_);
-  // The store may end with rank 0's use of it, and some ranks may still be meeting each other there.
-  world_.barrier("mesh");
-  world_.reset_counts();
+  RankWatch::Members members;
+  for (int64_t other = 0; other < world_size; ++other) {
+    members[0].push_back(other);
+    if (other / tp == rank / tp) members[1].push_back(other);
+    if (other % tp == rank % tp) members[2].push_back(other);
+  }
+  if (world_size > 1) {
+    watch_ = std::make_shared<RankWatch>(c10::make_intrusive<c10d::PrefixStore>("watch", store), rank, members,
+                                         options.serves_store);
+  }
+  // Connecting waits for every rank as long as the time limit is, even for one that has ended, so a thread that can be
+  // left behind does it.
+  std::packaged_task<Mesh()> meet([store, rank, world_size, options] {
+    const auto [columns, rows] = std::pair{options.tp, options.dp};
+    Mesh mesh;
+    std::string& why_not = mesh.why_not_shared_memory_;
+    mesh.world_ = connect(store, "world", rank, world_size, options, why_not);
+    mesh.tensor_ = connect(store, c10::str("tensor/", rank / columns), rank % columns, columns, options, why_not);
+    mesh.data_ = connect(store, c10::str("data/", rank % columns), rank / columns, rows, options, why_not);
+    // The store may end with rank 0's use of it, and some ranks may still be meeting each other there.
+    mesh.world_.barrier("mesh");
+    mesh.world_.reset_counts();
+    return mesh;
+  });
+  std::future<Mesh> met = meet.get_future();
+  std::thread(std::move(meet)).detach();
+  while (met.wait_for(kLook) != std::future_status::ready) {
+    const std::string lost = watch_->lost();
+    TORCH_CHECK_WITH(DistBackendError, lost.empty() || met.wait_for(kLook) == std::future_status::ready, "rank ", rank,
+                     " of ", world_size, " could not connect to the others: ", lost, ".");
+  }
+  Mesh mesh = met.get();
+  world_ = mesh.world_;
+  tensor_ = mesh.tensor_;
+  data_ = mesh.data_;
+  why_not_shared_memory_ = mesh.why_not_shared_memory_;
   for (ProcessGroup* group : {&world_, &tensor_, &data_}) group->set_checks_calls(options.check_collectives);
+  for (const auto& [group, index] : {std::pair{&world_, 0}, {&tensor_, 1}, {&data_, 2}}) {
+    if (group->size() > 1) group->set_watch(watch_, index);
+  }
 }
 
 double Mesh::communication_seconds() const {

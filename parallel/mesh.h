@@ -4,9 +4,11 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include <chrono>
+#include <memory>
 #include <string>
 
 #include "parallel/process_group.h"
+#include "parallel/rank_watch.h"
 
 namespace optp {
 
@@ -33,11 +35,14 @@ class Mesh {
     Comm comm = Comm::automatic;
     /// ProcessGroup::set_checks_calls, for all groups.
     bool check_collectives = false;
+    /// The store is served by this process: it must not end before the others have left the mesh, within seconds.
+    bool serves_store = false;
   };
 
-  /// Connects the ranks. Call it on every rank, with the same store and options; returns when all are there.
-  /// Throws c10::ValueError unless tp * dp == world_size, c10::DistBackendError when a rank does not come, or when
-  /// `comm` asks for shared memory and a group cannot have it.
+  /// Connects the ranks. Call it on every rank, with the same store and options; returns when all are there. The store
+  /// is used as long as a copy of the mesh or of one of its groups lives.
+  /// Throws c10::ValueError unless tp * dp == world_size, c10::DistBackendError when a rank does not come or ends, or
+  /// when `comm` asks for shared memory and a group cannot have it.
   Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t world_size, const Options& options);
 
   /// Tensor rank `rank` of `tp`, of one copy, that nobody is connected to: for building a model to see which shards a
@@ -47,6 +52,9 @@ class Mesh {
   const ProcessGroup& tensor() const { return tensor_; }
   const ProcessGroup& data() const { return data_; }
   const ProcessGroup& world() const { return world_; }
+
+  /// What this rank does, for the others and for whoever asks.
+  RankWatch& watch() const { return *watch_; }
 
   /// Why a group uses Gloo though `comm` was automatic; empty if none does.
   const std::string& why_not_shared_memory() const { return why_not_shared_memory_; }
@@ -59,6 +67,7 @@ class Mesh {
   ProcessGroup tensor_;
   ProcessGroup data_;
   ProcessGroup world_;
+  std::shared_ptr<RankWatch> watch_ = std::make_shared<RankWatch>();
   std::string why_not_shared_memory_;
 };
 

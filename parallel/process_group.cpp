@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "parallel/collective_check.h"
+#include "parallel/rank_watch.h"
 
 namespace optp {
 
@@ -16,6 +17,8 @@ struct ProcessGroup::State {
   bool shares_memory = false;
   bool checks_calls = false;
   std::string name;
+  std::shared_ptr<RankWatch> watch;  // may be null
+  int64_t watch_group = 0;
   CollectiveHook hook;
   std::map<std::string, CollectiveCount, std::less<>> counts;
 };
@@ -44,34 +47,48 @@ const std::string& ProcessGroup::name() const { return state_->name; }
 const std::map<std::string, CollectiveCount, std::less<>>& ProcessGroup::counts() const { return state_->counts; }
 void ProcessGroup::reset_counts() { state_->counts.clear(); }
 void ProcessGroup::set_checks_calls(bool checks) { state_->checks_calls = checks && !state_->shares_memory; }
+void ProcessGroup::set_watch(std::shared_ptr<RankWatch> watch, int64_t group) {
+  state_->watch = std::move(watch);
+  state_->watch_group = group;
+}
 void ProcessGroup::set_hook(CollectiveHook hook) { state_->hook = std::move(hook); }
 
 void PendingCollective::wait() {
   if (const auto wait = std::exchange(wait_, nullptr)) wait();
 }
 
+double ProcessGroup::timed(std::string_view operation, std::string_view site, bool begins,
+                           c10::function_ref<void()> body) const {
+  RECORD_USER_SCOPE(c10::str("communication/", operation, " ", site));
+  const std::shared_ptr<RankWatch>& watch = state_->watch;
+  if (watch) watch->enter(state_->watch_group, operation, site, begins);
+  const auto begin = std::chrono::steady_clock::now();
+  const auto fail = [&](const std::string& reason) {
+    C10_THROW_ERROR(DistBackendError, c10::str(operation, " at ", site, " failed on rank ", rank(), " of ", size(),
+                                               " of the ", name(), " group: ", reason));
+  };
+  std::string reason;
+  try {
+    body();
+    if (watch) watch->leave();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  } catch (const DisagreementError& error) {
+    fail(error.what_without_backtrace());  // which explains itself
+  } catch (const c10::Error& error) {
+    reason = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    reason = error.what();
+  }
+  fail(watch ? watch->explain(reason) : reason);
+  return 0;
+}
+
 PendingCollective ProcessGroup::start(std::string_view operation, std::string_view site, const at::Tensor& handed_in,
                                       at::Tensor& buffer, const Launch& launch) const {
   if (!state_->backend) return {};
   if (state_->hook && !state_->hook({operation, site, buffer})) return {};
-  // Calls `body` and returns how long it took.
-  const auto timed = [group = *this, operation = std::string(operation), site = std::string(site)](const auto& body) {
-    RECORD_USER_SCOPE(c10::str("communication/", operation, " ", site));
-    const auto begin = std::chrono::steady_clock::now();
-    std::string reason;
-    try {
-      body();
-      return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    } catch (const c10::Error& error) {
-      reason = error.what_without_backtrace();
-    } catch (const std::exception& error) {
-      reason = error.what();
-    }
-    C10_THROW_ERROR(DistBackendError, c10::str(operation, " at ", site, " failed on rank ", group.rank(), " of ",
-                                               group.size(), " of the ", group.name(), " group: ", reason));
-  };
   c10::intrusive_ptr<c10d::Work> work;
-  const double launching = timed([&] {
+  const double launching = timed(operation, site, /*begins=*/true, [&] {
     if (state_->checks_calls) {
       check_same_call(*state_->backend, buffer.defined() ? c10::str(operation, " of ", buffer.numel(), " ",
                                                                     buffer.scalar_type(), " at ", site)
@@ -80,13 +97,14 @@ PendingCollective ProcessGroup::start(std::string_view operation, std::string_vi
     work = launch(*state_->backend);
   });
   const int64_t bytes = handed_in.defined() ? static_cast<int64_t>(handed_in.nbytes()) : 0;
-  return PendingCollective([state = state_, timed, work, launching, bytes, site = std::string(site)] {
-    const double waiting = timed([&] { work->wait(); });
-    CollectiveCount& count = state->counts[site];
-    ++count.calls;
-    count.bytes += bytes;
-    count.seconds += launching + waiting;
-  });
+  return PendingCollective(
+      [group = *this, work, launching, bytes, operation = std::string(operation), site = std::string(site)] {
+        const double waiting = group.timed(operation, site, /*begins=*/false, [&] { work->wait(); });
+        CollectiveCount& count = group.state_->counts[site];
+        ++count.calls;
+        count.bytes += bytes;
+        count.seconds += launching + waiting;
+      });
 }
 
 bool ProcessGroup::run(std::string_view operation, std::string_view site, const at::Tensor& handed_in,

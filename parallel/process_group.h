@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/FunctionRef.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 
 #include <functional>
@@ -14,6 +15,8 @@
 #include "parallel/shard.h"
 
 namespace optp {
+
+class RankWatch;
 
 /// A collective that is about to run, as a CollectiveHook sees it.
 struct Collective {
@@ -55,8 +58,8 @@ class PendingCollective {
 ///
 /// A group of one is an ordinary group whose collectives return at once, so serial code needs no branches. All ranks of
 /// a group must make the same calls in the same order with the same sizes. A peer that is gone or does not answer
-/// within the group's time limit is a c10::DistBackendError that names the collective, the site and this rank; over
-/// shared memory also the peer.
+/// within the group's time limit is a c10::DistBackendError that names the collective, the site and this rank; with a
+/// RankWatch also the peer.
 class ProcessGroup {
  public:
   /// A group of one rank.
@@ -107,6 +110,10 @@ class ProcessGroup {
   /// a call. Over shared memory operation, type and size are always compared. Set it on all ranks.
   void set_checks_calls(bool checks);
 
+  /// From now on, `watch` is told of every collective and asked to explain failures. `group`: 0 world, 1 tensor, 2
+  /// data.
+  void set_watch(std::shared_ptr<RankWatch> watch, int64_t group);
+
   /// Replaces the hook; an empty one removes it.
   void set_hook(CollectiveHook hook);
 
@@ -115,6 +122,9 @@ class ProcessGroup {
 
   using Launch = std::function<c10::intrusive_ptr<c10d::Work>(c10d::Backend&)>;
 
+  // Calls `body`, a part of a collective, and returns how long it took in seconds. A failure gets its context.
+  // `begins`: the collective's first part.
+  double timed(std::string_view operation, std::string_view site, bool begins, c10::function_ref<void()> body) const;
   // Launches a collective unless the hook drops it (then nothing is under way). Its wait counts it, as one of
   // `handed_in`, and gives a failure its context. `buffer`: what is sent.
   PendingCollective start(std::string_view operation, std::string_view site, const at::Tensor& handed_in,

@@ -127,6 +127,9 @@ c10::intrusive_ptr<c10d::Store> open_store(const LaunchEnv& env, std::chrono::mi
 // success prints warnings.
 c10::intrusive_ptr<c10d::Store> join_ranks(c10::intrusive_ptr<c10d::Store> server, const LaunchEnv& env,
                                            std::chrono::milliseconds timeout, Clock::time_point deadline) {
+  TORCH_CHECK_WITH(DistBackendError, claim_store(*server, env.run_token), "rank ", env.rank,
+                   " found the store of another run at ", store_place(env.master_addr, env.master_port),
+                   ": give each run a MASTER_PORT of its own");
   const std::string attempt = c10::str("attempt_", env.restart_count);
   const int64_t call = server->add(c10::str(attempt, "/calls_of_rank_", env.rank), 1);
   auto store = c10::make_intrusive<c10d::PrefixStore>(c10::str(attempt, "/call_", call), std::move(server));
@@ -166,6 +169,13 @@ ListeningSocket listen_on(const std::string& address, int port) {
   if (fd >= 0) close(fd);
   C10_THROW_ERROR(DistBackendError, c10::str("cannot listen on ", address, " port ", port, " (", error,
                                              "): choose another MASTER_PORT if another program uses this one"));
+}
+
+bool claim_store(c10d::Store& store, const std::string& run_token) {
+  // Not empty, which would mean that there is none yet. Apart from keys of ranks, which a launcher clears.
+  const std::string claim = "run " + run_token;
+  const std::vector<uint8_t> bytes(claim.begin(), claim.end());
+  return store.compareSet("optp_launch/run", {}, bytes) == bytes;
 }
 
 ListeningSocket listen_on_loopback() { return listen_on("127.0.0.1", 0); }

@@ -37,6 +37,10 @@ c10::intrusive_ptr<c10d::Store> serve_store(const ListeningSocket& listening, st
 c10::intrusive_ptr<c10d::Store> connect_to_store(const std::string& host, int port, std::chrono::milliseconds timeout,
                                                  const std::string& who, const std::string& server);
 
+/// Makes `store` that of the run with this token, if it has not been made another's: ranks with another token are
+/// refused. Returns whether it is this run's.
+bool claim_store(c10d::Store& store, const std::string& run_token);
+
 /// Meets the other ranks of `env`'s world and returns the store that they share; nobody returns before all have come.
 /// Every rank of the world must call it, and equally often: each call gives a store with no keys in it, also when the
 /// server is the same, as it is after a restart under torchrun.
@@ -46,7 +50,7 @@ c10::intrusive_ptr<c10d::Store> connect_to_store(const std::string& host, int po
 /// A world of one rank opens no socket.
 ///
 /// `timeout`, at least 1 s, limits this call and later waits on the store. Throws c10::DistBackendError if rank 0
-/// cannot listen, if the store cannot be reached, or if other ranks do not come in time.
+/// cannot listen, if the store cannot be reached or is another run's, or if other ranks do not come in time.
 c10::intrusive_ptr<c10d::Store> rendezvous(const LaunchEnv& env, std::chrono::milliseconds timeout,
                                            const std::string& interface = "");
 

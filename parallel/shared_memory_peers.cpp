@@ -3,17 +3,16 @@
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <torch/csrc/distributed/c10d/Types.hpp>
 #include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <ctime>
 
 #include "parallel/collective_check.h"
+#include "parallel/host_process.h"
 
 namespace optp {
 namespace {
@@ -71,21 +70,13 @@ std::string SharedCall::text() const {
 }
 
 SharedPeers::SharedPeers(SharedRankState* states, int64_t rank, int64_t size, std::chrono::milliseconds timeout)
-    : states_(states),
-      rank_(rank),
-      size_(size),
-      timeout_(timeout),
-      awake_(usable_cores() >= size),
-      process_files_(size, -1) {
+    : states_(states), rank_(rank), size_(size), timeout_(timeout), awake_(usable_cores() >= size) {
   states_[rank].pid = getpid();
 }
 
 SharedPeers::~SharedPeers() {
   states_[rank_].gone = 1;
   futex_wake_all(states_[rank_].step);
-  for (const int file : process_files_) {
-    if (file >= 0) close(file);
-  }
 }
 
 bool SharedPeers::reached(int64_t peer, uint32_t step) const {
@@ -104,7 +95,9 @@ void SharedPeers::meet(const SharedCall& call) {
     wait_for(peer, step_, call);
     const SharedCall& theirs = states_[peer].calls[step_ & 1];
     if (theirs == call) continue;
-    fail(disagreement(call.text(), peer, theirs.text()));
+    const DisagreementError error(call.text(), peer, theirs.text());
+    give_up(error.what_without_backtrace());
+    throw error;
   }
 }
 
@@ -135,24 +128,22 @@ void SharedPeers::wait_for(int64_t peer, uint32_t step, const SharedCall& call) 
   }
 }
 
-std::string SharedPeers::loss_of(int64_t peer) {
+std::string SharedPeers::loss_of(int64_t peer) const {
   if (states_[peer].gone != 0) return "has given up or left the group";
   const pid_t pid = states_[peer].pid;
   if (pid == 0 || pid == getpid()) return {};  // not begun yet, or a thread of this process
-  int& file = process_files_[peer];
-  if (file < 0) file = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
-  pollfd ended{file, POLLIN, 0};  // readable when the process has ended, a zombie included
-  const bool missing = file < 0 && errno == ESRCH;
-  if (missing || (file >= 0 && poll(&ended, 1, 0) == 1)) return c10::str("(process ", pid, ") has ended");
+  if (process_has_ended(pid)) return c10::str("(process ", pid, ") has ended");
   return {};
 }
 
+void SharedPeers::give_up(const std::string& reason) {
+  failure_ = reason;
+  states_[rank_].gone = 1;
+  futex_wake_all(states_[rank_].step);
+}
+
 void SharedPeers::fail(const std::string& reason) {
-  if (failure_.empty()) {
-    failure_ = reason;
-    states_[rank_].gone = 1;
-    futex_wake_all(states_[rank_].step);
-  }
+  if (failure_.empty()) give_up(reason);
   C10_THROW_ERROR(DistBackendError, failure_);
 }
 

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
-#include <vector>
 
 namespace optp {
 
@@ -59,14 +58,14 @@ class SharedPeers {
   void wait_for(int64_t peer, uint32_t step, const SharedCall& call);
   bool reached(int64_t peer, uint32_t step) const;
   // Why the peer cannot come any more; empty if it may.
-  std::string loss_of(int64_t peer);
+  std::string loss_of(int64_t peer) const;
+  void give_up(const std::string& reason);
   [[noreturn]] void fail(const std::string& reason);
 
   SharedRankState* states_;
   int64_t rank_, size_;
   std::chrono::milliseconds timeout_;
-  bool awake_;                      // spin before sleeping
-  std::vector<int> process_files_;  // pidfd of each peer that had to be looked after, else -1
+  bool awake_;  // spin before sleeping
   uint32_t step_ = 0;
   std::string failure_;
 };

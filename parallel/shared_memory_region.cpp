@@ -7,11 +7,10 @@
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <system_error>
 #include <utility>
 #include <vector>
+
+#include "parallel/host_process.h"
 
 namespace optp {
 namespace {
@@ -37,15 +36,6 @@ void say(c10d::Store& store, const std::string& key, const std::string& text) {
 std::string hear(c10d::Store& store, const std::string& key) {
   const std::vector<uint8_t> text = store.get(key);
   return {text.begin(), text.end()};
-}
-
-// What processes that can open each other's /proc/PID/fd share: a running kernel, a numbering of processes, a user.
-std::string host_identity() {
-  std::string boot;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-  std::error_code error;
-  const std::string numbering = std::filesystem::read_symlink("/proc/self/ns/pid", error).string();
-  return c10::str(boot, " ", numbering, " ", geteuid());
 }
 
 std::byte* map_shared(int descriptor, size_t bytes) {

@@ -10,6 +10,7 @@
 
 #include "src/cli/commands.h"
 #include "src/cli/config_file.h"
+#include "src/status_signal.h"
 #include "src/version.h"
 
 namespace {
@@ -70,6 +71,7 @@ int run(std::vector<std::string> arguments) {
 int main(int argc, char** argv) {
   // c10d prints stack traces for what reaches the user as one sentence.
   FLAGS_caffe2_log_level = c10::GLOG_FATAL;
+  optp::survive_status_signal();
   try {
     return run({argv, argv + argc});
   } catch (const c10::DistError& error) {

@@ -107,6 +107,7 @@ int run_bench(const BenchArguments& arguments, const std::vector<std::string>& p
                                   .batch_size = arguments.batch_size.value_or(workload.batch_size),
                                   .seq_len = arguments.seq_len.value_or(workload.seq_len),
                                   .iterations = arguments.iterations > 0 ? arguments.iterations : workload.iterations};
+    mesh.watch().set_progress("workload " + workload.name);
     log_line(LogLevel::info, c10::str("measuring ", workload.name, ", batch ", options.batch_size, " x ",
                                       options.seq_len, " tokens, ", options.iterations, " times"));
     lines.add(line_of(workload, options, workload.run(mesh, options), arguments, mesh));
@@ -114,6 +115,7 @@ int run_bench(const BenchArguments& arguments, const std::vector<std::string>& p
   }
   if (chosen.contains("comm") || (chosen.empty() && mesh.tensor().size() > 1)) {
     log_line(LogLevel::info, "measuring collectives");
+    mesh.watch().set_progress("workload comm");
     bench_collectives(mesh, arguments.iterations, [&](const CollectiveTime& time) {
       lines.add({{"workload", "comm"},
                  {"ranks", mesh.tensor().size()},

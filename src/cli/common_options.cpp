@@ -3,10 +3,13 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <thread>
+#include <utility>
 
 #include "parallel/launch_env.h"
 #include "parallel/product_library.h"
@@ -170,7 +173,7 @@ void choose_product_library(const CommonOptions& options, const Mesh& mesh) {
 Participation join(const CommonOptions& options, const std::vector<std::string>& arguments) {
   std::optional<LaunchEnv> env = read_launch_env();
   const int64_t world_size = options.tp * options.dp;
-  if (!env && world_size > 1) return {run_local_ranks(static_cast<int>(world_size), arguments), {}};
+  if (!env && world_size > 1) return {.exit_status = run_local_ranks(static_cast<int>(world_size), arguments)};
   if (!env) env = LaunchEnv{};
   TORCH_CHECK_VALUE(env->world_size == world_size, "--tp ", options.tp, " x --dp ", options.dp, " needs ", world_size,
                     " ranks, but the launcher started ", env->world_size, "; make the two agree.");
@@ -192,8 +195,13 @@ Participation join(const CommonOptions& options, const std::vector<std::string>&
                       "the ranks are on several hosts; name the network "
                       "interface that joins them with --interface.");
   }
-  Participation participation{std::nullopt,
-                              Mesh(rendezvous(*env, timeout, options.interface), env->rank, env->world_size, mesh)};
+  mesh.serves_store = env->rank == 0 && !env->use_agent_store;
+  const std::string who = c10::str("rank ", env->rank, " of ", env->world_size, " (process ", getpid(), "): ");
+  auto status_signal = std::make_unique<StatusSignal>([who] { return who + "meeting the other ranks"; });
+  Participation participation{.mesh =
+                                  Mesh(rendezvous(*env, timeout, options.interface), env->rank, env->world_size, mesh)};
+  status_signal->set_report([who, joined = participation.mesh] { return who + joined.watch().report(); });
+  participation.status_signal = std::move(status_signal);
   if (const std::string& reason = participation.mesh.why_not_shared_memory(); !reason.empty()) {
     log_line(LogLevel::info, "collectives over Gloo: " + reason);
   }

@@ -4,6 +4,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "parallel/mesh.h"
 #include "src/checkpoint/model_source.h"
 #include "src/log.h"
+#include "src/status_signal.h"
 
 namespace CLI {
 class App;
@@ -66,6 +68,7 @@ LogLevel log_level_of(const std::string& name, bool quiet);
 struct Participation {
   std::optional<int> exit_status;  ///< set: this process has started the ranks, and all have ended
   Mesh mesh;                       ///< otherwise: this process is a rank of it
+  std::unique_ptr<StatusSignal> status_signal = nullptr;  ///< and answers SIGUSR1
 };
 
 /// Joins the world that the environment describes or, without one and with tp x dp > 1, starts the ranks on this host.

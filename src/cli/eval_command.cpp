@@ -66,7 +66,11 @@ nlohmann::ordered_json eval_text(OptForCausalLM& model, const EvalArguments& arg
   Progress progress("eval " + arguments.data, tokens.size(), "tokens");
   const Perplexity result = evaluate_perplexity(
       model, [&](int64_t first, int64_t count) { return tokens.read(first, count); }, tokens.size(),
-      options_of(arguments, model->config()), [&](int64_t done) { progress.update(done); });
+      options_of(arguments, model->config()),
+      [&](int64_t done) {
+        progress.update(done);
+        model->mesh().watch().set_progress(c10::str("token ", done, " of ", tokens.size()));
+      });
   nlohmann::ordered_json json;
   json["tokens"] = result.tokens;
   json["loss"] = result.loss;
@@ -77,7 +81,10 @@ nlohmann::ordered_json eval_text(OptForCausalLM& model, const EvalArguments& arg
 nlohmann::ordered_json eval_choices(OptForCausalLM& model, const EvalArguments& arguments, const Tokenizer& tokenizer) {
   const std::vector<ChoiceItem> items = parse_choices(read_text_file(arguments.choices), arguments.choices);
   Progress progress("eval " + arguments.choices, static_cast<int64_t>(items.size()), "items");
-  const ChoiceScores scores = score_choices(model, tokenizer, items, [&](int64_t done) { progress.update(done); });
+  const ChoiceScores scores = score_choices(model, tokenizer, items, [&](int64_t done) {
+    progress.update(done);
+    model->mesh().watch().set_progress(c10::str("item ", done, " of ", items.size()));
+  });
   nlohmann::ordered_json json;
   json["items"] = scores.items;
   json["accuracy"] = scores.accuracy;

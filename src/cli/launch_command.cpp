@@ -171,7 +171,7 @@ void add_launch(CLI::App& app, Runner& runner) {
       "MASTER_ADDR,\n"
       "MASTER_PORT, TORCHELASTIC_RESTART_COUNT and so on; OMP_NUM_THREADS, if not set, is this host's cores / its "
       "ranks.\n"
-      "Lines that a rank prints come out as \"[rank 1] text\". When a rank fails, the others get 1 s, then SIGTERM, "
+      "Lines that a rank prints come out as \"[rank 1] text\". When a rank fails, the others get 3 s, then SIGTERM, "
       "and\n"
       "SIGKILL 5 s later; the last words name the rank that failed first, and its status is the launcher's (128 + n\n"
       "after signal n; 2 bad usage, 3 a host was lost, 130 and 143 stopped). No process outlives the launcher.\n"

@@ -95,6 +95,7 @@ std::vector<GenerationResult> Generator::generate(const std::vector<std::vector<
   at::Tensor ids = batch.ids();  // the prompts in one pass, then one token a pass
   for (int64_t step = 0; step < options.max_new_tokens; ++step) {
     RECORD_USER_SCOPE(c10::str("step/token ", step + 1));
+    model_->mesh().watch().set_progress(c10::str("token ", step + 1));
     const at::Tensor next = chooser_.choose(next_scores(ids, batch, cache), contexts_of(sequences, step),
                                             options.sampling);  // [rows]
     if (!append(next, sequences, callback)) break;

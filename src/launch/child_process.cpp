@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -61,8 +62,8 @@ void ChildProcess::send(int signal) {
   if (running_) kill(pid_, signal);
 }
 
-void ChildProcess::read_output() {
-  if (output_fd_ < 0) return;
+std::string ChildProcess::read_output() {
+  if (output_fd_ < 0) return "";
   // One piece, as much as a pipe holds: a child that never stops writing must not keep its reader from other work.
   char piece[kKeptBytes];
   const ssize_t count = read(output_fd_, piece, sizeof(piece));
@@ -78,6 +79,7 @@ void ChildProcess::read_output() {
     close(output_fd_);
     output_fd_ = -1;
   }
+  return {piece, static_cast<size_t>(std::max<ssize_t>(count, 0))};
 }
 
 }  // namespace optp

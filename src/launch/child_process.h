@@ -38,7 +38,8 @@ class ChildProcess {
 
   /// Readable when read_output has something to do; -1 when nothing can come any more.
   int output_fd() const { return output_fd_; }
-  void read_output();
+  /// Returns what it has read.
+  std::string read_output();
   const std::string& output() const { return output_; }
 
  private:

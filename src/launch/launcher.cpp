@@ -104,7 +104,8 @@ class Launcher {
                           .master_port = link_.port(),
                           .restart_count = attempt,
                           .max_restarts = world.max_restarts,
-                          .run_id = world.run_id};
+                          .run_id = world.run_id,
+                          .run_token = world.run_token};
     RankRun ranks(program_, options_, place, signals_.previous_mask(), printer_);
     ranks_ = &ranks;
     bool failure_reported = false;

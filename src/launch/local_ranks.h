@@ -14,13 +14,13 @@ namespace optp {
 /// error, marked with the rank, only if one of them is the cause of a failure and rank 0 has not failed in the same
 /// way.
 ///
-/// A rank fails by ending with a signal or a status other than 0. The others may then still end by themselves for 1 s
+/// A rank fails by ending with a signal or a status other than 0. The others may then still end by themselves for 3 s
 /// (longer after status 1, with which a rank that did its work reports a failed check); after that they get SIGTERM and
 /// 5 s later SIGKILL. The cause is the first rank to fail, but a status 3 (another rank could not be reached) gives way
 /// to a failure that explains it.
 ///
 /// SIGINT and SIGTERM are passed on to the ranks, unless the terminal has sent them to all anyway; a repetition more
-/// than 1 s later kills the ranks.
+/// than 1 s later kills the ranks. SIGUSR1 is passed on as well, and the answers of all ranks are shown.
 ///
 /// Returns the exit status for main: 0 if all ranks ended with 0; the status of the cause if that is 1 or 2; 3 for
 /// everything else that can happen to a rank; 130 or 143 after SIGINT or SIGTERM. When it returns, no rank is left.

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "parallel/rendezvous.h"
 #include "src/launch/rank_environment.h"
 
 namespace optp {
@@ -38,7 +39,11 @@ std::string host_name() {
 std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 json to_json(const LaunchWorld& world) {
-  return {{"hosts", world.hosts}, {"ranks", world.ranks}, {"id", world.run_id}, {"restarts", world.max_restarts}};
+  return {{"hosts", world.hosts},
+          {"ranks", world.ranks},
+          {"id", world.run_id},
+          {"token", world.run_token},
+          {"restarts", world.max_restarts}};
 }
 
 LaunchWorld world_from(const std::string& text) {
@@ -47,6 +52,7 @@ LaunchWorld world_from(const std::string& text) {
   world.hosts = value.at("hosts").get<std::vector<std::string>>();
   world.ranks = value.at("ranks").get<std::vector<int>>();
   world.run_id = value.at("id").get<std::string>();
+  world.run_token = value.at("token").get<std::string>();
   world.max_restarts = value.at("restarts").get<int>();
   return world;
 }
@@ -77,8 +83,10 @@ LaunchWorld NodeStore::meet_others(Clock::time_point deadline) {
   LaunchWorld world{.hosts = {host_name()},
                     .ranks = {options_.ranks},
                     .run_id = options_.run_id.empty() ? random_run_id() : options_.run_id,
+                    .run_token = random_run_token(),
                     .max_restarts = options_.max_restarts};
   take_place(0);
+  claim_store(*store_, world.run_token);
   store_->set(own_key("plan"), dumped({{"nodes", options_.nodes}, {"id", world.run_id}}));
   for (int node = 1; node < options_.nodes; ++node) {
     const json joined =

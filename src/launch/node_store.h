@@ -22,6 +22,7 @@ struct LaunchWorld {
   std::vector<std::string> hosts;  // of each node
   std::vector<int> ranks;          // on each node
   std::string run_id;
+  std::string run_token;  // random
   int max_restarts = 0;
 };
 

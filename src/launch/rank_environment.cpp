@@ -1,10 +1,22 @@
 #include "src/launch/rank_environment.h"
 
+#include <iomanip>
 #include <ios>
 #include <random>
 #include <sstream>
 
 namespace optp {
+namespace {
+
+// Eight hexadecimal digits for each of `words`.
+std::string random_digits(int words) {
+  std::random_device random;
+  std::ostringstream digits;
+  for (int i = 0; i < words; ++i) digits << std::hex << std::setw(8) << std::setfill('0') << random();
+  return digits.str();
+}
+
+}  // namespace
 
 Variables rank_variables(const RankPlace& place, int local_rank) {
   const std::string rank = std::to_string(place.first_rank + local_rank);
@@ -25,14 +37,12 @@ Variables rank_variables(const RankPlace& place, int local_rank) {
       {"TORCHELASTIC_RESTART_COUNT", std::to_string(place.restart_count)},
       {"TORCHELASTIC_MAX_RESTARTS", std::to_string(place.max_restarts)},
       {"TORCHELASTIC_RUN_ID", place.run_id},
+      {"OPTP_RUN_TOKEN", place.run_token},
   };
 }
 
-std::string random_run_id() {
-  std::random_device random;
-  std::ostringstream id;
-  id << std::hex << random() << random();
-  return id.str();
-}
+std::string random_run_id() { return random_digits(2); }
+
+std::string random_run_token() { return random_digits(4); }
 
 }  // namespace optp

@@ -19,13 +19,17 @@ struct RankPlace {
   int restart_count = 0;
   int max_restarts = 0;
   std::string run_id;
+  std::string run_token;
 };
 
 /// RANK, LOCAL_RANK and all others that torchrun sets, for the rank with that number on this host. The store at
-/// MASTER_ADDR and MASTER_PORT is the launcher's (TORCHELASTIC_USE_AGENT_STORE).
+/// MASTER_ADDR and MASTER_PORT is the launcher's (TORCHELASTIC_USE_AGENT_STORE). OPTP_RUN_TOKEN is for optp alone.
 Variables rank_variables(const RankPlace& place, int local_rank);
 
 /// A name for a run that no other run has.
 std::string random_run_id();
+
+/// What keeps the ranks of one run from meeting those of another: 128 random bits.
+std::string random_run_token();
 
 }  // namespace optp

@@ -11,7 +11,7 @@
 namespace optp {
 namespace {
 
-constexpr auto kGrace = std::chrono::seconds(1);
+constexpr auto kGrace = std::chrono::seconds(3);  // longer than a rank takes to learn which other was lost
 constexpr auto kTerminationTime = std::chrono::seconds(5);
 
 }  // namespace

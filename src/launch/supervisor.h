@@ -10,7 +10,7 @@
 
 namespace optp {
 
-/// A rank fails by ending with a signal or a status other than 0. The others may then still end by themselves for 1 s;
+/// A rank fails by ending with a signal or a status other than 0. The others may then still end by themselves for 3 s;
 /// after that they get SIGTERM and 5 s later SIGKILL.
 class Supervisor {
  public:

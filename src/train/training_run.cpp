@@ -129,6 +129,7 @@ void TrainingRun::load(const std::filesystem::path& path) {
 
 StepMetrics TrainingRun::take_step() {
   RECORD_USER_SCOPE(c10::str("step/step ", state_.step + 1));
+  setup_.mesh.watch().set_progress(c10::str("step ", state_.step + 1));
   const auto begin = std::chrono::steady_clock::now();
   const double waited = setup_.mesh.communication_seconds();
   const int64_t batch = setup_.options.batch_size();
@@ -178,6 +179,7 @@ void TrainingRun::conclude_step(StepMetrics metrics) {
 
 std::optional<double> TrainingRun::evaluate() {
   RECORD_USER_SCOPE("evaluation/validation loss");
+  setup_.mesh.watch().set_progress(c10::str("validation after step ", state_.step));
   return mean_loss(*setup_.module, setup_.loss_sum, *validation_, setup_.mesh, setup_.rows(), [&] {
     stop_code_ = std::max(stop_code_, setup_.agreed_stop());
     return stop_code_ != 0;
@@ -198,6 +200,7 @@ void TrainingRun::save() {
   state_.seconds = seconds();
   begin_ = std::chrono::steady_clock::now();
   const std::filesystem::path path = folder_.checkpoints() / checkpoint_name(state_.step);
+  setup_.mesh.watch().set_progress(c10::str("the checkpoint of step ", state_.step));
   write_training_checkpoint(path,
                             {.model_config = setup_.model_config,
                              .parameters = setup_.parameters,

@@ -112,6 +112,7 @@ VerifyReport run_verification(const VerifyOptions& options, const Mesh& mesh) {
   Session session(options, mesh);
   for (const std::string& name : options.checks) {
     log_line(LogLevel::info, "checking " + name + " ...");
+    mesh.watch().set_progress("check " + name);
     CheckResult result = run_check(name, session);
     char seconds[32];
     std::snprintf(seconds, sizeof seconds, "%.1f s", result.seconds);
