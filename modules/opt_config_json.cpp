@@ -12,9 +12,11 @@ namespace {
 
 using nlohmann::json;
 
-// A value as messages show it: on one line, and no longer than that.
+// A value as messages show it: on one line, and no longer than that. Of lists and objects the kind alone: writing them
+// out takes a stack as deep as they nest.
 std::string shown(const json& value) {
   constexpr size_t kLongest = 100;
+  if (value.is_structured()) return value.is_array() ? "a list" : "an object";
   const std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
   return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
 }

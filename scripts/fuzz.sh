@@ -6,7 +6,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 seconds=${1:-600}
 names=("${@:2}")
-[ ${#names[@]} != 0 ] || names=(safetensors index config pickle torch_file)
+[ ${#names[@]} != 0 ] || names=(
+  safetensors index config pickle torch_file script_pickle script_file   # weights
+  utf8 words bpe token_file tokenize choices                             # texts and tokens
+  options metrics trainer_state manifest shard_file                      # runs
+)
 
 set_up build
 command -v clang++ >/dev/null || die 2 "clang++ is missing: apt-get install clang libclang-rt-dev"
@@ -14,6 +18,7 @@ cd "$root"
 cmake --preset fuzz "-DTorch_DIR:PATH=$torch_dir" >&2
 cmake --build --preset fuzz >&2
 mkdir -p build/fuzz/findings
+ulimit -s 1024  # KiB: a reader that calls itself for every level of its input is found with small ones
 for name in "${names[@]}"; do
   mkdir -p "build/fuzz/corpus/$name"
   say "$name: $seconds s"

@@ -292,7 +292,7 @@ void Unpickler::reduce() {
   const References& arguments = pop<Tuple>("the arguments of a function").items;
   const auto& function = pop<Function>("a function");
   if (arguments.size() > kMostArguments) {
-    refuse_here("its pickle calls ", function.full(), " with ", arguments.size(), " arguments");
+    refuse_here("its pickle calls ", shown_name(function.full()), " with ", arguments.size(), " arguments");
   }
   push(call(function, arguments));
 }
@@ -301,7 +301,7 @@ void Unpickler::make_object() {
   const References& arguments = pop<Tuple>("the arguments of a class").items;
   const auto& type = pop<Function>("a class");
   if (!arguments.empty()) {
-    refuse_here("its pickle makes an object of ", type.full(), " with ", arguments.size(), " arguments");
+    refuse_here("its pickle makes an object of ", shown_name(type.full()), " with ", arguments.size(), " arguments");
   }
   push(new_object(type));
 }

@@ -24,7 +24,7 @@ class ModuleUnpickler final : public pickle::TensorUnpickler {
   }
 
   pickle::Value new_object(const pickle::Function& type) const override {
-    if (!is_module_class(type)) refuse_here("its pickle makes an object of ", type.full());
+    if (!is_module_class(type)) refuse_here("its pickle makes an object of ", shown_name(type.full()));
     return pickle::Dict{};
   }
 

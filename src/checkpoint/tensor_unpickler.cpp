@@ -6,6 +6,8 @@
 #include <array>
 #include <utility>
 
+#include "src/checkpoint/safetensors_header.h"
+
 namespace optp::pickle {
 namespace {
 
@@ -52,7 +54,7 @@ Value TensorUnpickler::call(const Function& function, const References& argument
   if (is_rebuild_parameter(function) && !arguments.empty()) {
     return as<PickledTensor>(at(arguments[0]), "a parameter's tensor");
   }
-  refuse_here("its pickle calls ", function.full(), " with ", arguments.size(), " arguments");
+  refuse_here("its pickle calls ", shown_name(function.full()), " with ", arguments.size(), " arguments");
 }
 
 // ("storage", torch.FloatStorage, key, location, number of elements)
@@ -62,7 +64,7 @@ Value TensorUnpickler::outside(const Tuple& id) const {
   }
   const auto& type = as<Function>(at(id.items[1]), "the type of a storage");
   const auto* found = find_storage(type);
-  if (found == kStorages.end()) refuse("its pickle has a storage of type ", type.full());
+  if (found == kStorages.end()) refuse("its pickle has a storage of type ", shown_name(type.full()));
   const int64_t size = as<int64_t>(at(id.items[4]), "the size of a storage");
   if (size < 0) refuse("its pickle has a storage of ", size, " elements");
   return Storage{found->second, as<std::string_view>(at(id.items[2]), "the key of a storage"), size};

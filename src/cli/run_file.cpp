@@ -10,12 +10,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// A number where the text is one, so that the file reads well; config_file.h takes both.
+// A number where that is written as the text is, so that the file reads well; config_file.h takes both.
 ordered_json value_json(const std::string& text) {
   if (text == "true") return true;
   if (text == "false") return false;
   const ordered_json number = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return number.is_number() ? number : ordered_json(text);
+  return number.is_number() && number.dump() == text ? number : ordered_json(text);
 }
 
 }  // namespace
@@ -27,7 +27,7 @@ ResolvedOptions resolved_options(const CLI::App& command) {
     const std::string& name = option->get_lnames().front();
     if (name == "help" || name == "config") continue;
     if (option->get_expected_max() == 0) {
-      options[name] = {option->count() > 0 ? "true" : "false"};
+      options[name] = {option->count() > 0 && option->as<bool>() ? "true" : "false"};  // --flag=false counts, too
     } else if (option->count() > 0) {
       options[name] = option->results();
     } else if (!option->get_default_str().empty()) {

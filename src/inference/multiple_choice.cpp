@@ -1,17 +1,13 @@
 #include "src/inference/multiple_choice.h"
 
 #include <ATen/ATen.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <sstream>
 
 #include "parallel/vocab_parallel_cross_entropy.h"
 
 namespace optp {
 namespace {
-
-using nlohmann::json;
 
 constexpr int64_t kIgnored = -100;
 
@@ -19,26 +15,6 @@ bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 int64_t characters(const std::string& text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
-}
-
-ChoiceItem item_of(const json& line, const std::string& where) {
-  TORCH_CHECK_VALUE(line.is_object() && line.contains("context") && line["context"].is_string(), where,
-                    " has no text \"context\"; write {\"context\": \"...\", \"choices\": [\"...\"], \"answer\": 0}.");
-  TORCH_CHECK_VALUE(line.contains("choices") && line["choices"].is_array() && line["choices"].size() >= 2, where,
-                    " has no list \"choices\" of two or more texts; add them.");
-  ChoiceItem item;
-  item.context = line["context"].get<std::string>();
-  for (const json& choice : line["choices"]) {
-    TORCH_CHECK_VALUE(choice.is_string() && !choice.get<std::string>().empty(), where, ": a choice is ", choice.dump(),
-                      "; use a text of one character or more.");
-    item.choices.push_back(choice.get<std::string>());
-  }
-  TORCH_CHECK_VALUE(line.contains("answer") && line["answer"].is_number_integer(), where,
-                    " has no whole number \"answer\"; give the index of the right choice, counted from 0.");
-  item.answer = line["answer"].get<int64_t>();
-  TORCH_CHECK_VALUE(item.answer >= 0 && item.answer < static_cast<int64_t>(item.choices.size()), where,
-                    ": \"answer\" is ", item.answer, "; use 0 to ", item.choices.size() - 1, ".");
-  return item;
 }
 
 // The tokens of a context and a choice, and how many at the end belong to the choice.
@@ -93,26 +69,6 @@ at::Tensor log_likelihoods(OptForCausalLM& model, const std::vector<EncodedChoic
 }
 
 }  // namespace
-
-std::vector<ChoiceItem> parse_choices(const std::string& text, const std::string& source) {
-  std::vector<ChoiceItem> items;
-  std::istringstream lines(text);
-  int64_t number = 0;
-  for (std::string line; std::getline(lines, line);) {
-    ++number;
-    if (std::all_of(line.begin(), line.end(), is_space)) continue;
-    const std::string where = c10::str(source, ", line ", number);
-    json parsed;
-    try {
-      parsed = json::parse(line);
-    } catch (const json::exception& error) {
-      TORCH_CHECK_VALUE(false, where, " is not valid JSON: ", error.what());
-    }
-    items.push_back(item_of(parsed, where));
-  }
-  TORCH_CHECK_VALUE(!items.empty(), source, " holds no items; write one JSON object a line.");
-  return items;
-}
 
 ChoiceScores score_choices(OptForCausalLM& model, const Tokenizer& tokenizer, const std::vector<ChoiceItem>& items,
                            const std::function<void(int64_t)>& progress) {

@@ -8,24 +8,15 @@
 
 #include "modules/opt_for_causal_lm.h"
 #include "src/data/tokenizer.h"
+#include "src/inference/choice_item.h"
 
 namespace optp {
-
-struct ChoiceItem {
-  std::string context;
-  std::vector<std::string> choices;  ///< two or more
-  int64_t answer = 0;                ///< index of the right one
-};
 
 struct ChoiceScores {
   int64_t items = 0;
   double accuracy = 0;             ///< share of items whose right choice has the largest log-likelihood
   double accuracy_normalized = 0;  ///< the same for log-likelihood / length of the choice in characters
 };
-
-/// Reads one JSON object a line: {"context": "...", "choices": ["...", ...], "answer": 0}. `source` stands in messages.
-/// Throws c10::ValueError that names the line.
-std::vector<ChoiceItem> parse_choices(const std::string& text, const std::string& source);
 
 /// Scores the items as lm-evaluation-harness does: log p of the tokens that the choice adds to the context, where a
 /// space joins the two unless there is white space between them already; the context's trailing white space counts with

@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -77,19 +78,24 @@ std::string metrics_line(const StepMetrics& metrics) {
 
 StepMetrics parse_metrics(const std::string& text) {
   const json line = json::parse(text);
+  // The library takes any number for a whole one, and is undefined where it does not fit.
+  const auto count = [&](const char* key) {
+    constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+    return static_cast<int64_t>(std::min(line.at(key).get_ref<const uint64_t&>(), kMost));
+  };
   const auto number = [&](const char* key) {
     const json& value = line.at(key);
     return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
   };
-  StepMetrics metrics{.step = line.at("step").get<int64_t>(),
+  StepMetrics metrics{.step = count("step"),
                       .loss = number("loss"),
                       .lr = number("lr"),
                       .grad_norm = number("grad_norm"),
-                      .tokens = line.at("tokens").get<int64_t>(),
+                      .tokens = count("tokens"),
                       .tokens_per_second = number("tokens_per_second"),
                       .step_seconds = number("step_seconds"),
                       .comm_seconds = number("comm_seconds"),
-                      .peak_rss_bytes = line.at("peak_rss_bytes").get<int64_t>(),
+                      .peak_rss_bytes = count("peak_rss_bytes"),
                       .skipped = line.value("skipped", false)};
   if (line.contains("val_loss")) metrics.val_loss = number("val_loss");
   return metrics;

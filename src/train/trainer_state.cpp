@@ -3,6 +3,9 @@
 #include <c10/util/Exception.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <limits>
+
 namespace optp {
 
 std::string to_json(const TrainerState& state) {
@@ -20,10 +23,15 @@ std::string to_json(const TrainerState& state) {
 TrainerState trainer_state_from_json(const std::string& text, const std::string& source) {
   try {
     const auto json = nlohmann::json::parse(text);
-    TrainerState state{.step = json.at("step").get<int64_t>(),
-                       .tokens = json.at("tokens").get<int64_t>(),
-                       .skipped_steps = json.at("skipped_steps").get<int64_t>(),
-                       .skipped_in_a_row = json.at("skipped_in_a_row").get<int64_t>(),
+    // The library takes any number for a whole one, and is undefined where it does not fit.
+    const auto count = [&](const char* key) {
+      constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+      return static_cast<int64_t>(std::min(json.at(key).get_ref<const uint64_t&>(), kMost));
+    };
+    TrainerState state{.step = count("step"),
+                       .tokens = count("tokens"),
+                       .skipped_steps = count("skipped_steps"),
+                       .skipped_in_a_row = count("skipped_in_a_row"),
                        .seconds = json.at("seconds").get<double>(),
                        .identity = json.at("identity").get<RunIdentity>()};
     if (json.contains("to_evaluate")) state.to_evaluate = parse_metrics(json.at("to_evaluate").get<std::string>());

@@ -157,6 +157,8 @@ TEST_F(TorchScriptFileTest, HostilePicklesAreRefused) {
   EXPECT_THAT(error_of_pickle(head + function("__torch__evil", "M") + ")\x81."), HasSubstr("\"__torch__evil.M\""));
   EXPECT_THAT(error_of_pickle(head + function("__torch__", "M") + "(" + text("x") + "t\x81."),
               HasSubstr("with 1 arguments"));
+  EXPECT_THAT(error_of_pickle(head + function("__torch__", "M\x1b[31m") + ")R."),
+              HasSubstr("calls \"__torch__.M?[31m\" with 0 arguments"));
   EXPECT_THAT(error_of_pickle(head + "K\x01."), HasSubstr("not a module"));
   EXPECT_THAT(error_of_pickle(module(ours + version + config + integer(3) + integer(4))),
               HasSubstr("in place of an attribute's name"));

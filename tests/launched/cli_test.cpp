@@ -92,8 +92,28 @@ TEST(CommandLine, ConfigFileGivesOptionsAndTheCommandLineWins) {
   write_text(folder / "unknown.json", R"({"tpp": 2})");
   expect_refused({"verify", "--config", (folder / "unknown.json").string()}, "--tpp");
   write_text(folder / "broken.json", "{");
-  expect_refused({"verify", "--config", (folder / "broken.json").string()}, "broken.json is not valid JSON");
+  expect_refused({"verify", "--config", (folder / "broken.json").string()}, "broken.json is not valid JSON at byte 2.");
   expect_refused({"verify", "--config", (folder / "absent.json").string()}, "absent.json does not exist");
+}
+
+TEST(CommandLine, ConfigFilesThatAreNoOptionsAreRefused) {
+  const TemporaryFolder folder;
+  const auto path = (folder / "config.json").string();
+  const auto expect_config_refused = [&](const std::string& text, const std::string& part) {
+    write_text(path, text);
+    expect_refused({"plan", "--config", path, "--seq-len=7"}, part);
+  };
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  expect_config_refused(R"({"model": )" + deep + "}", "config.json: \"model\" is a list of lists; use a string");
+  expect_config_refused(R"({"options": {"model": )" + deep + "}}", "\"model\" is a list of lists; use a string");
+  expect_config_refused(R"({"model": ["opt-tiny", null]})", "\"model\" is a list with null");
+  expect_config_refused(R"({"model": {"name": "opt-tiny"}})", "\"model\" is or holds an object");
+  expect_config_refused(R"({"tp": 1e999})", "config.json is not valid JSON: a number in it is too large.");
+  expect_config_refused(R"({"seq-len=8": true})", "\"seq-len=8\" is the name of no option");
+  expect_config_refused("[]", "holds no object of options");
+  // An option never takes what follows it for its value.
+  expect_config_refused(R"({"model": true})", "\"true\" is no");
+  expect_config_refused(R"({"model": ""})", "\"\" is no");
 }
 
 }  // namespace

@@ -77,6 +77,8 @@ TEST(OptConfig, ErrorsNameTheKeyAndTheValue) {
       {R"({"dropout": 1e999})", "not valid JSON: a number in it is too large."},
       {std::string(1'000'000, '['), "not valid JSON at byte 1000001."},
       {"[1]", "holds no JSON object"},
+      {R"({"hidden_size": )" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}", "hidden_size is a list"},
+      {R"({"dropout": {}})", "dropout is an object, but must be a number"},
       {R"({"model_type": "gpt2"})", "model_type is \"gpt2\""},
       {R"({"hidden_size": "768"})", "hidden_size is \"768\", but must be an integer"},
       {R"({"hidden_size": 768.5})", "hidden_size is 768.5"},

@@ -74,6 +74,18 @@ TEST(Metrics, AResumedFileDropsLaterStepsAndTornLines) {
   EXPECT_EQ(read_file(path), whole);
 }
 
+TEST(Metrics, StepsAreCounted) {
+  const TemporaryFolder folder;
+  const auto path = folder / "metrics.jsonl";
+  for (const char* step : {"-1", "1.5", "1e300", "true", "null"}) {
+    SCOPED_TRACE(step);
+    auto line = nlohmann::ordered_json::parse(metrics_line(metrics_of(1)));
+    line["step"] = nlohmann::ordered_json::parse(step);
+    write_text(path, line.dump() + "\n");
+    EXPECT_THAT(message_of<c10::ValueError>([&] { MetricsFile(path, 9); }), HasSubstr("line 1 holds no metrics"));
+  }
+}
+
 TEST(Metrics, AnotherFileIsRefusedAndLeftAlone) {
   const TemporaryFolder folder;
   const auto path = folder / "metrics.jsonl";
