@@ -33,10 +33,11 @@ def environment(optp: Path, folder: Path) -> None:
         theirs, ours = (json.loads((folder / f"{who}{rank}").read_text()) for who in ("torchrun", "optp"))
         added, added_here = theirs.keys() - here.keys(), ours.keys() - here.keys()
         # What torchrun sets besides serves its own watchdog, its own error files, and NCCL.
-        assert added_here == added - {"TORCHELASTIC_ERROR_FILE", "TORCH_NCCL_ASYNC_ERROR_HANDLING",
-                                      "TORCHELASTIC_SIGNALS_TO_HANDLE"}, added ^ added_here
+        assert added_here - {"OPTP_RUN_TOKEN"} == added - {"TORCHELASTIC_ERROR_FILE", "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+                                                          "TORCHELASTIC_SIGNALS_TO_HANDLE"}, added ^ added_here
+        assert len(ours["OPTP_RUN_TOKEN"]) == 32
         # --standalone chooses the name of the run and the port, and the host's own name.
-        differ = {name for name in added_here if ours[name] != theirs[name]}
+        differ = {name for name in added_here & added if ours[name] != theirs[name]}
         assert differ <= {"WHO", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}, differ
         assert ours["TORCHELASTIC_RUN_ID"] == "me" and ours["MASTER_ADDR"] == "127.0.0.1"
         assert int(ours["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 3)
