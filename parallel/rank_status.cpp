@@ -36,7 +36,7 @@ RankStatus RankStatus::parse(const std::string& text) {
   if (fields.size() != 12 + status.calls.size()) return {};
   try {
     status.beats = std::stoll(fields[0]);
-    status.phase = static_cast<Phase>(std::stoi(fields[1]));
+    status.phase = static_cast<Phase>(std::clamp(std::stoi(fields[1]), 0, 2));
     status.process = std::stoll(fields[2]);
     status.waiting = fields[7] == "1";
     status.group = std::clamp<int64_t>(std::stoll(fields[10]), 0, 2);
@@ -51,7 +51,7 @@ RankStatus RankStatus::parse(const std::string& text) {
   status.failure = fields[6];
   status.operation = fields[8];
   status.site = fields[9];
-  return status;
+  return status.text() == text ? status : RankStatus{};  // also where a number was out of range or had more behind it
 }
 
 std::string RankStatus::doing() const {
