@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 GOLDEN = Path(__file__).parent.parent / "tests/golden"
 NAMES = ("safetensors", "index", "config", "pickle", "torch_file", "script_pickle", "script_file",
          "utf8", "words", "bpe", "token_file", "tokenize", "choices",
-         "options", "metrics", "trainer_state", "manifest", "shard_file")
+         "options", "metrics", "trainer_state", "manifest", "shard_file",
+         "launch_env", "rank_status")
 
 
 def lines(*objects) -> str:
@@ -184,6 +185,33 @@ def boxes(rank: int, tp: int) -> str:
                               "size": shape} for name, shape in shapes.items()})
 
 
+def make_ranks(root: Path) -> None:
+    master = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+    environments = {
+        "torchrun": {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", **master,
+                     "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "1",
+                     "TORCHELASTIC_RUN_ID": "run"},
+        "loopback": {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1",
+                     "OPTP_RUN_TOKEN": "token"},
+        "open-mpi": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+                     "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "PMIX_NAMESPACE": "name", **master},
+        "slurm": {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "11", "SLURM_PROCID": "8",
+                  "SLURM_NODEID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3", **master},
+    }
+    for name, variables in environments.items():
+        (root / "launch_env" / name).write_text("\0".join(f"{key}={value}" for key, value in variables.items()))
+
+    # The fields of RankStatus::text(), parallel/rank_status.cpp.
+    place = [41, "node1", "boot pid:[1] 0", "step 12"]
+    (root / "rank_status/waiting").write_text(fields(7, 0, *place, "", 1, "all_reduce", "fc2", 1, 3200, 5, 40, 2))
+    (root / "rank_status/unknown-phase").write_text(fields(7, 3, *place, "", 0, "", "", 0, 0, 0, 0, 0))
+    (root / "rank_status/failed").write_text(fields(9, 1, *place, "rank 1 has ended", 0, "", "", 0, 0, 0, 0, 0))
+
+
+def fields(*values) -> str:
+    return "\n".join(map(str, values))
+
+
 def main() -> None:
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fuzz/corpus")
     torch.manual_seed(0)
@@ -194,6 +222,7 @@ def main() -> None:
     make_torchscript(root)
     make_texts(root)
     make_runs(root)
+    make_ranks(root)
 
 
 if __name__ == "__main__":
