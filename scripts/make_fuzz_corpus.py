@@ -150,6 +150,7 @@ def make_runs(root: Path) -> None:
     (root / "options/bare").write_text(json.dumps(options))
     (root / "options/run").write_text(json.dumps({"format": "optp-run", "command": "train", "options": options}))
     (root / "options/absent").write_text(json.dumps({"flag": False, "text": None, "list": ["one"], "count": 0}))
+    (root / "options/brackets").write_text(json.dumps({"list": "[]", "text": "[a,b]"}))
     (root / "options/nested").write_text(nested("text"))
 
     steps = lines(metrics(1), metrics(2, val_loss=3.5, val_perplexity=33.1), metrics(3, skipped=True), metrics(4))

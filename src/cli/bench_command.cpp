@@ -13,6 +13,7 @@
 #include "src/bench/workloads.h"
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/texts_option.h"
 #include "src/log.h"
 #include "src/process_memory.h"
 
@@ -138,11 +139,10 @@ void add_bench(CLI::App& app, Runner& runner) {
   CLI::App* command = app.add_subcommand("bench", "Measure speed");
   add_common_options(*command, arguments->common, {"float32", "bfloat16", "float64"});
   add_weights_option(*command, arguments->common);
-  command
-      ->add_option(
-          "--workload", arguments->workloads,
-          "forward: to logits, 4 x 256 tokens; train: a step of AdamW on them; decode: 64 new tokens after 32,\n"
-          "batch 1 and 8; comm: collectives by size (default: all)")
+  add_texts_option(
+      *command, "--workload", arguments->workloads,
+      "forward: to logits, 4 x 256 tokens; train: a step of AdamW on them; decode: 64 new tokens after 32,\n"
+      "batch 1 and 8; comm: collectives by size (default: all)")
       ->check(CLI::IsMember({"forward", "train", "decode", "comm"}))
       ->type_name("NAME ...");
   command->add_option("--iterations", arguments->iterations, "Times that each is measured (default: 3 to 5)")

@@ -11,6 +11,7 @@
 
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/texts_option.h"
 #include "src/cli/tokenizer_option.h"
 #include "src/data/utf8.h"
 #include "src/inference/generator.h"
@@ -195,9 +196,11 @@ void add_generate(CLI::App& app, Runner& runner) {
   add_weights_option(*command, arguments->common);
   command->add_option("--tokenizer", arguments->tokenizer,
                       "Folder with vocab.json and merges.txt, or bytes (default: the model's own)");
-  auto* prompt = command->add_option("--prompt", arguments->prompts, "Texts to continue; </s> is put in front of each");
+  auto* prompt =
+      add_texts_option(*command, "--prompt", arguments->prompts, "Texts to continue; </s> is put in front of each");
   auto* file = command->add_option("--prompt-file", arguments->prompt_file, "The same from a file, one prompt a line");
-  auto* ids = command->add_option("--prompt-ids", arguments->prompt_ids, "Ids to continue, as they are: \"2,100,524\"");
+  auto* ids =
+      add_texts_option(*command, "--prompt-ids", arguments->prompt_ids, "Ids to continue, as they are: \"2,100,524\"");
   command->add_flag("--interactive", arguments->interactive, "Read prompts from standard input, line by line")
       ->excludes(prompt)
       ->excludes(file)
@@ -213,7 +216,7 @@ void add_generate(CLI::App& app, Runner& runner) {
   command->add_option("--num-samples", options.num_samples, "Continuations of each prompt")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--stop", options.stops, "Texts that end a continuation; they are not part of it");
+  add_texts_option(*command, "--stop", options.stops, "Texts that end a continuation; they are not part of it");
 
   const char* choice = "How the next token is chosen";
   command->add_option("--temperature", options.sampling.temperature, "0: the likeliest; 1: as the model says")

@@ -6,6 +6,7 @@
 
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/texts_option.h"
 #include "src/plan/plan.h"
 
 namespace optp::cli {
@@ -79,7 +80,8 @@ void add_plan(CLI::App& app, Runner& runner) {
       ->check(CLI::Range(0.0, 0.999));
   command->add_option("--attention-dropout", arguments->attention_dropout, "Default: the model's")
       ->check(CLI::Range(0.0, 0.999));
-  command->add_option("--freeze", arguments->freeze, "Parameters that are not trained: \"model.decoder.embed_*\"")
+  add_texts_option(*command, "--freeze", arguments->freeze,
+                   "Parameters that are not trained: \"model.decoder.embed_*\"")
       ->type_name("PATTERN ...");
   command->footer(
       "Examples:\n"

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <utility>
 
+#include "src/cli/texts_option.h"
 #include "src/train/recipe.h"
 
 namespace optp::cli {
@@ -29,11 +30,13 @@ std::vector<std::string> recipe_names() {
 
 void add_data_options(CLI::App& command, TrainArguments& arguments) {
   const char* group = "Data";
-  command.add_option("--train-data", arguments.train_data, ".txt, or .npy as `optp tokenize` writes them")
+  add_texts_option(command, "--train-data", arguments.train_data, ".txt, or .npy as `optp tokenize` writes them")
       ->required()
       ->type_name("FILE ...")
       ->group(group);
-  command.add_option("--val-data", arguments.val_data, "The same, to measure on")->type_name("FILE ...")->group(group);
+  add_texts_option(command, "--val-data", arguments.val_data, "The same, to measure on")
+      ->type_name("FILE ...")
+      ->group(group);
   command.add_option("--val-split", arguments.val_split, "In place of --val-data: the last part of the training data")
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str()
@@ -159,7 +162,7 @@ void add_model_options(CLI::App& command, TrainArguments& arguments) {
   command.add_option("--init-std", arguments.init_std, "Spread of fresh weights (default: the preset's)")
       ->check(CLI::PositiveNumber)
       ->group(group);
-  command.add_option("--freeze", arguments.freeze, "Parameters that are not trained: \"model.decoder.embed_*\"")
+  add_texts_option(command, "--freeze", arguments.freeze, "Parameters that are not trained: \"model.decoder.embed_*\"")
       ->type_name("PATTERN ...")
       ->group(group);
 }

@@ -7,6 +7,7 @@
 
 #include "src/cli/config_file.h"
 #include "src/cli/run_file.h"
+#include "src/cli/texts_option.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/given_files.h"
 
@@ -34,7 +35,7 @@ std::optional<Options> parsed(const Arguments& arguments) {
   Options options;
   command->add_option("--text", options.text);
   command->add_option("--given", options.given);
-  command->add_option("--list", options.list);
+  add_texts_option(*command, "--list", options.list, "");
   command->add_option("--number", options.number)->capture_default_str();
   command->add_option("--count", options.count)->check(CLI::NonNegativeNumber)->capture_default_str();
   command->add_flag("--flag", options.flag);

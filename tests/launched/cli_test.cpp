@@ -48,6 +48,14 @@ TEST(CommandLine, RefusesWrongUsage) {
   expect_refused({"forward", "--model", "opt-tiny", "--input", "/nowhere", "--output", "x"}, "/nowhere");
 }
 
+// As a prompt, "[INST] Hi, you [/INST]" is one text.
+TEST(CommandLine, TakesATextInBracketsAsItIs) {
+  expect_refused({"generate", "--model", "opt-tiny", "--prompt-ids", "[2,100]"},
+                 "--prompt-ids \"[2,100]\": \"[2\" is no id");
+  expect_refused({"train", "--model", "opt-tiny", "--train-data=[]", "--output", "/nowhere"},
+                 "[] is neither .txt nor .npy");
+}
+
 TEST(CommandLine, RefusesContradictoryEnvironment) {
   const Arguments verify{"verify", "--model", "opt-tiny", "--tp", "2"};
   expect_refused(verify, "WORLD_SIZE", {{"RANK", "0"}});
