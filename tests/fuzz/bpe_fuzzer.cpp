@@ -32,6 +32,17 @@ void check_files(const BpeFiles& files) {
   }
 }
 
+// A vocabulary may leave out a million ids, and to throw takes long, so not all of them are asked for.
+void check_ids(const Tokenizer& tokenizer) {
+  constexpr int kMostRefused = 100;
+  int refused = 0;
+  for (int64_t id = tokenizer.vocab_size(); id >= -1; --id) {
+    const bool known = tokenizer.has_token(id);
+    if (known || ++refused <= kMostRefused) expect(accepts([&] { tokenizer.token(id); }) == known);
+  }
+  expect(!tokenizer.has_token(-1) && !tokenizer.has_token(tokenizer.vocab_size()));
+}
+
 // Byte pair encoding as it is told: look for the most important pair, merge its leftmost, begin again.
 Ids merged_plainly(const BpeFiles& files, std::string_view word) {
   std::map<std::pair<int64_t, int64_t>, size_t> ranks;
@@ -118,9 +129,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     optp::check_files(files);
 
     const optp::BpeTokenizer tokenizer(".");
-    for (int64_t id = -1; id <= tokenizer.vocab_size(); ++id) {
-      optp::expect(optp::accepts([&] { tokenizer.token(id); }) == tokenizer.has_token(id));
-    }
+    optp::check_ids(tokenizer);
     const bool known = std::all_of(text.begin(), text.end(),
                                    [&](char c) { return files.bytes[static_cast<unsigned char>(c)].has_value(); });
     if (known) {
