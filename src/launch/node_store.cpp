@@ -5,6 +5,11 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 #include <unistd.h>
 
+#include <algorithm>
+#include <climits>
+#include <csignal>
+#include <numeric>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 
@@ -46,20 +51,41 @@ json to_json(const LaunchWorld& world) {
           {"restarts", world.max_restarts}};
 }
 
+// What no launcher says is refused as text that is no JSON is; NodeLink makes a sentence of either.
+void check_said(bool holds, const char* what) {
+  if (!holds) throw std::runtime_error(what);
+}
+
+// json would make an int of any number.
+int whole_number(const json& value) {
+  check_said(value.is_number_integer() && value.get<int64_t>() >= 0 && value.get<int64_t>() <= INT_MAX,
+             "it has another number where a whole one from 0 on belongs");
+  return value.get<int>();
+}
+
+void check_world(const LaunchWorld& world, int nodes) {
+  const auto count = static_cast<size_t>(nodes);
+  check_said(world.hosts.size() == count && world.ranks.size() == count, "its run has other nodes");
+  check_said(*std::min_element(world.ranks.begin(), world.ranks.end()) >= 1 &&
+                 std::accumulate(world.ranks.begin(), world.ranks.end(), int64_t{0}) <= INT_MAX,
+             "its run has too few or too many ranks");
+  check_said(world.run_id.find('/') == std::string::npos && world.run_id != "..", "its run's name is no folder's");
+}
+
 LaunchWorld world_from(const std::string& text) {
   const json value = json::parse(text);
   LaunchWorld world;
   world.hosts = value.at("hosts").get<std::vector<std::string>>();
-  world.ranks = value.at("ranks").get<std::vector<int>>();
+  for (const json& ranks : value.at("ranks")) world.ranks.push_back(whole_number(ranks));
   world.run_id = value.at("id").get<std::string>();
   world.run_token = value.at("token").get<std::string>();
-  world.max_restarts = value.at("restarts").get<int>();
+  world.max_restarts = whole_number(value.at("restarts"));
   return world;
 }
 
 NodeOutcome outcome_from(const std::string& text) {
   const json value = json::parse(text);
-  return {.status = value.at("status").get<int>(),
+  return {.status = whole_number(value.at("status")),
           .explains = value.at("explains").get<bool>(),
           .sentence = value.at("sentence").get<std::string>(),
           .last_lines = value.at("last_lines").get<std::vector<std::string>>()};
@@ -74,6 +100,7 @@ NodeStore::~NodeStore() = default;
 
 LaunchWorld NodeStore::meet(Clock::time_point deadline) {
   world_ = serves_ ? meet_others(deadline) : join(deadline);
+  check_world(world_, options_.nodes);
   hearts_.assign(world_.hosts.size(), {0, Clock::now()});
   return world_;
 }
@@ -92,7 +119,7 @@ LaunchWorld NodeStore::meet_others(Clock::time_point deadline) {
     const json joined =
         json::parse(wait_for(node_key("node", node), deadline, "the launcher of node " + std::to_string(node)));
     world.hosts.push_back(joined.at("host").get<std::string>());
-    world.ranks.push_back(joined.at("ranks").get<int>());
+    world.ranks.push_back(whole_number(joined.at("ranks")));
   }
   store_->set(own_key("world"), dumped(to_json(world)));
   return world;
@@ -100,7 +127,7 @@ LaunchWorld NodeStore::meet_others(Clock::time_point deadline) {
 
 LaunchWorld NodeStore::join(Clock::time_point deadline) {
   const json plan = json::parse(wait_for(own_key("plan"), deadline, "the launcher of node 0"));
-  const int nodes = plan.at("nodes").get<int>();
+  const int nodes = whole_number(plan.at("nodes"));
   const auto run_id = plan.at("id").get<std::string>();
   TORCH_CHECK_VALUE(nodes == options_.nodes, "--nnodes is ", options_.nodes, ", but the launcher at ", place(),
                     " was started with ", nodes, ": give the same number on every host");
@@ -189,7 +216,10 @@ void NodeStore::report_failure(int attempt) {
 
 std::optional<int> NodeStore::first_failure(int attempt) {
   const auto node = find(attempt_key(attempt, "first_failure"));
-  return node ? std::optional<int>(std::stoi(*node)) : std::nullopt;
+  if (!node) return std::nullopt;
+  const int first = std::stoi(*node);
+  check_said(first >= 0 && first < options_.nodes, "its first failure is on no node");
+  return first;
 }
 
 void NodeStore::report_outcome(int attempt, const NodeOutcome& outcome) {
@@ -221,7 +251,9 @@ std::optional<StopRequest> NodeStore::stop_request() {
   const auto text = find(own_key("stop"));
   if (!text) return std::nullopt;
   const json value = json::parse(*text);
-  return StopRequest{value.at("signal").get<int>(), value.at("node").get<int>()};
+  const StopRequest stop{whole_number(value.at("signal")), whole_number(value.at("node"))};
+  check_said(stop.signal == SIGINT || stop.signal == SIGTERM || stop.signal == SIGHUP, "its signal stops no run");
+  return stop;
 }
 
 void NodeStore::leave() {
