@@ -10,7 +10,7 @@ names=("${@:2}")
   safetensors index config pickle torch_file script_pickle script_file   # weights
   utf8 words bpe token_file tokenize choices                             # texts and tokens
   options metrics trainer_state manifest shard_file                      # runs
-  launch_env rank_status                                                 # ranks
+  launch_env rank_status node_store                                      # ranks
 )
 
 set_up build

@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent.parent / "tests/golden"
 NAMES = ("safetensors", "index", "config", "pickle", "torch_file", "script_pickle", "script_file",
          "utf8", "words", "bpe", "token_file", "tokenize", "choices",
          "options", "metrics", "trainer_state", "manifest", "shard_file",
-         "launch_env", "rank_status")
+         "launch_env", "rank_status", "node_store")
 
 
 def lines(*objects) -> str:
@@ -207,6 +207,12 @@ def make_ranks(root: Path) -> None:
     (root / "rank_status/waiting").write_text(fields(7, 0, *place, "", 1, "all_reduce", "fc2", 1, 3200, 5, 40, 2))
     (root / "rank_status/unknown-phase").write_text(fields(7, 3, *place, "", 0, "", "", 0, 0, 0, 0, 0))
     (root / "rank_status/failed").write_text(fields(9, 1, *place, "rank 1 has ended", 0, "", "", 0, 0, 0, 0, 0))
+
+    world = {"hosts": ["node1", "node2"], "ranks": [4, 3], "id": "run", "token": "0123", "restarts": 1}
+    outcomes = [{"status": status, "explains": True, "sentence": "rank 4 failed", "last_lines": ["a", "b"]}
+                for status in (0, 3)]
+    told = [json.dumps(text) for text in ({"nodes": 2, "id": "run"}, world, 1, *outcomes, {"signal": 15, "node": 0})]
+    (root / "node_store/all").write_text("\0".join(told))
 
 
 def fields(*values) -> str:
