@@ -105,6 +105,7 @@ Mesh::Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t w
                      " of ", world_size, " could not connect to the others: ", lost, ".");
   }
   Mesh mesh = met.get();
+  if (world_size > 1) watch_->lost();  // now it knows all, should the store go first
   world_ = mesh.world_;
   tensor_ = mesh.tensor_;
   data_ = mesh.data_;

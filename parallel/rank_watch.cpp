@@ -100,8 +100,9 @@ RankWatch::RankWatch(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank,
   state.own.host = host_name();
   state.own.identity = host_identity();
   state.finished = false;
-  // Detached, because the network can hold it.
-  std::thread([state = state_, store] { state->run(*store); }).detach();
+  // Detached, because the network can hold it. With a connection of its own, because whoever waits for a key keeps
+  // everyone else off his; the store itself is kept for its server.
+  std::thread([state = state_, store, connection = store->clone()] { state->run(*connection); }).detach();
 }
 
 RankWatch::~RankWatch() {
@@ -212,14 +213,14 @@ RankWatch::State::Findings RankWatch::State::look() {
                     process_has_ended(static_cast<pid_t>(status.process));
     }
   }
-  ask();
+  const bool fresh = ask();
   const std::lock_guard lock(mutex);
   Findings found;
   for (int64_t peer = 0; peer < static_cast<int64_t>(peers.size()); ++peer) {
     const auto& [status, heard] = peers[static_cast<size_t>(peer)];
     if (peer == rank || status.beats == 0 || status.phase == RankStatus::Phase::failed) continue;
     const std::string name = c10::str("rank ", peer, " (process ", status.process, " on ", status.host, ")");
-    const std::string seen = ", last seen at " + status.doing();
+    const std::string seen = fresh ? ", last seen at " + status.doing() : "";
     if (status.phase == RankStatus::Phase::left) {
       found.left.push_back(name + " has left the run" + seen);
     } else if (ended[static_cast<size_t>(peer)]) {

@@ -80,9 +80,18 @@ as_root() {
   fi
 }
 
+# apt_install PACKAGES...: installs them, or returns 1.
+apt_install() {
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get --quiet --assume-yes --no-install-recommends)
+  say "installing with apt-get: $*"
+  # Without the lists nothing is found; old lists name files that are gone.
+  { apt-cache show "$@" >/dev/null 2>&1 && as_root "${apt[@]}" install "$@" >&2; } ||
+    { as_root "${apt[@]}" update >&2 && as_root "${apt[@]}" install "$@" >&2; }
+}
+
 # ensure_packages build|tests: installs the missing Debian packages; needs find_torch first.
 ensure_packages() {
-  local missing=() apt
+  local missing=()
   command -v g++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
@@ -100,17 +109,19 @@ ensure_packages() {
     command -v ccache >/dev/null || missing+=(ccache)
     command -v apt-get >/dev/null || die 2 "missing, and there is no apt-get to install it with: ${missing[*]}"
     as_root true || die 2 "some packages are missing; ask for, as root: apt-get update && apt-get install ${missing[*]}"
-    say "installing with apt-get: ${missing[*]}"
-    apt=(env DEBIAN_FRONTEND=noninteractive apt-get --quiet --assume-yes --no-install-recommends)
-    # Without the lists nothing is found; old lists name files that are gone.
-    { apt-cache show "${missing[@]}" >/dev/null 2>&1 && as_root "${apt[@]}" install "${missing[@]}" >&2; } ||
-      { as_root "${apt[@]}" update >&2 && as_root "${apt[@]}" install "${missing[@]}" >&2; } ||
-      die 1 "apt-get could not install ${missing[*]} (see above)"
+    apt_install "${missing[@]}" || die 1 "apt-get could not install ${missing[*]} (see above)"
   fi
   local cmake_version
   cmake_version=$(cmake --version | sed -n '1s/.* //p')
   [ "$(printf '%s\n' 3.22 "$cmake_version" | sort --version-sort | head -n 1)" = 3.22 ] ||
     die 2 "CMake $cmake_version found, 3.22 or newer needed: Debian 12 and Ubuntu 22.04 have it"
+}
+
+# ensure_iproute2: installs what some tests make hosts and cables with, where that is possible.
+ensure_iproute2() {
+  ! PATH=$PATH:/usr/sbin:/sbin command -v tc >/dev/null || return 0
+  { command -v apt-get >/dev/null && as_root true && apt_install iproute2; } ||
+    say "the package iproute2 is missing: the tests over several hosts will be skipped"
 }
 
 # --- Python packages ----------------------------------------------------------------------------------------------
@@ -220,6 +231,7 @@ install_test_packages() {
 set_up() {
   find_torch
   ensure_packages "$1"
+  [ "$1" = build ] || ensure_iproute2
   if [ -z "$torch_dir" ]; then
     ensure_cached_torch || die 1 "LibTorch $torch_version could not be installed (see above): set Torch_DIR to the" \
       "folder share/cmake/Torch of a LibTorch $torch_version, or install the CPU build of torch for python3"

@@ -30,7 +30,7 @@ constexpr const char* kCacheFormat = "1";
 // Held by whoever fills an entry of the cache, on this host or, where the file system knows locks, another.
 class CacheLock {
  public:
-  explicit CacheLock(const fs::path& path) : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+  explicit CacheLock(const fs::path& path) : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
     TORCH_CHECK_VALUE(descriptor_ >= 0, "cannot write ", path.string(), ": ", std::system_category().message(errno),
                       "; set XDG_CACHE_HOME to a folder that can be written, or use optp tokenize and pass the .npy.");
   }
@@ -86,6 +86,7 @@ std::shared_ptr<const TokenFile> open_text(const std::string& path, const Tokeni
   const fs::path entry = folder / "tokens.npy";
   std::error_code error;
   fs::create_directories(folder, error);
+  fs::permissions(folder, fs::perms::owner_all, error);  // the ids are the text
   std::shared_ptr<const TokenFile> ready = open_entry(entry, path);
   std::optional<CacheLock> lock;
   if (!ready) lock.emplace(folder / "lock");

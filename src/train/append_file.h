@@ -11,7 +11,7 @@ namespace optp {
 /// not fit on the disk leaves no part of itself.
 class AppendFile {
  public:
-  /// Opens `path`, or makes it, to write behind what it holds.
+  /// Opens `path`, or makes it for its user alone, to write behind what it holds.
   explicit AppendFile(std::filesystem::path path);
   ~AppendFile();
   AppendFile(const AppendFile&) = delete;

@@ -43,7 +43,7 @@ std::vector<StepMetrics> keep_metrics(const std::filesystem::path& path, int64_t
     text += line + "\n";
   }
   if (dropped) {
-    AtomicFile file(path);
+    AtomicFile file(path, /*mode=*/0600);
     file.write(text.data(), text.size());
     file.commit();
   }

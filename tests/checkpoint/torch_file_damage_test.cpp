@@ -111,7 +111,7 @@ std::vector<FileDamage> damaged_pickles() {
       {"OutsideNotAStorage", archive("\x80\x02" + tuple({text("module")}) + "Q."), "that is no storage"},
       {"OutsideATypeOfAnotherKind",
        archive("\x80\x02" + tuple({text("storage"), rebuild, text("0"), text("cpu"), integer(1)}) + "Q."),
-       "a storage of type torch._utils._rebuild_tensor_v2"},
+       "a storage of type \"torch._utils._rebuild_tensor_v2\""},
       {"BeyondTheStorage", with(tensor(storage(12), 0, {3, 5}, {5, 1})),
        "shape [3, 5], strides [5, 1] and offset 0 in a storage of 12 elements"},
       {"OffsetBeyondTheStorage", with(tensor(storage(12), 1, {3, 4}, {4, 1})), "and offset 1 in a storage of 12"},

@@ -95,6 +95,15 @@ TEST(LaunchEnvTest, AgentStoreAndRestartsAreOptional) {
   EXPECT_FALSE(read(with(kTorchrun, {{"TORCHELASTIC_USE_AGENT_STORE", "False"}}))->use_agent_store);
 }
 
+TEST(LaunchEnvTest, TheTokenIsOursOrWhatTheLauncherCallsTheRun) {
+  EXPECT_EQ(read(kTorchrun)->run_token, "");
+  const Variables named = with(kTorchrun, {{"TORCHELASTIC_RUN_ID", "night"}});
+  EXPECT_EQ(read(named)->run_token, "night");
+  EXPECT_EQ(read(with(named, {{"OPTP_RUN_TOKEN", "0123"}}))->run_token, "0123");
+  EXPECT_EQ(read(with(kOpenMpi, {{"PMIX_NAMESPACE", "job7"}}))->run_token, "job7");
+  EXPECT_EQ(read(with(kSlurm, {{"SLURM_JOB_ID", "41"}, {"SLURM_STEP_ID", "2"}}))->run_token, "41.2");
+}
+
 TEST(LaunchEnvTest, WorldOfOneNeedsNothingElse) {
   const auto env = read({{"RANK", "0"}, {"WORLD_SIZE", "1"}});
   ASSERT_TRUE(env);

@@ -133,6 +133,19 @@ TEST(RendezvousTest, LaunchersStoreSurvivesRestartsAndRepetitions) {
   }
 }
 
+TEST(RendezvousTest, ARankOfAnotherRunIsRefused) {
+  const ListeningSocket listening = listen_on_loopback();
+  const StorePtr server = serve_store(listening, kTimeout);
+  EXPECT_TRUE(claim_store(*server, "this run"));
+  EXPECT_TRUE(claim_store(*server, "this run"));
+  EXPECT_FALSE(claim_store(*server, "that run"));
+  LaunchEnv stranger = env_of(1, 2, "127.0.0.1", listening.port);
+  stranger.use_agent_store = true;
+  stranger.run_token = "that run";
+  expect_contains(complaint(stranger, kTimeout),
+                  {"rank 1", "found the store of another run at 127.0.0.1", "MASTER_PORT of its own"});
+}
+
 TEST(RendezvousTest, WorldOfOneOpensNoSocket) {
   const StorePtr store = rendezvous(LaunchEnv(), kTimeout);
   EXPECT_NE(dynamic_cast<c10d::HashStore*>(store.get()), nullptr);
