@@ -313,7 +313,9 @@ std::string RankWatch::report() {
   if (!status.waiting || status.milliseconds < std::chrono::milliseconds(kLongWait).count()) return text;
   std::vector<std::string> late;
   for (const int64_t peer : state.members[static_cast<size_t>(status.group)]) {
-    if (peer != state.rank && state.is_late(peer)) late.push_back(std::to_string(peer));
+    // One that has begun the collective and was stopped in it is waited for as well.
+    const bool silent = Clock::now() - state.peers[static_cast<size_t>(peer)].heard > kSilence;
+    if (peer != state.rank && (silent || state.is_late(peer))) late.push_back(std::to_string(peer));
   }
   return text + (late.empty() ? "" : " for rank " + join(late, ", "));
 }

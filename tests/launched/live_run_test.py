@@ -47,8 +47,15 @@ def training(optp: Path, folder: Path, *options, launcher: tuple = ()) -> Iterat
                 time.sleep(0.02)
             yield process
         finally:
+            ranks = descendants(process.pid) if process.poll() is None else []
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
+                for pid in ranks:  # one of them may have been left stopped
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
 
 def local_addresses(pids: list[int]) -> tuple[set[str], set[str]]:
@@ -85,7 +92,7 @@ def tells_what_it_does(optp: Path, folder: Path) -> None:
             assert sorted(ranks) == [0, 1], ranks
 
             def answers(text: str) -> None:
-                deadline = time.monotonic() + 10
+                deadline = time.monotonic() + 20
                 while re.search(text, process.errors.read_text()) is None:
                     assert time.monotonic() < deadline, (text, process.errors.read_text())
                     time.sleep(0.05)
@@ -95,7 +102,7 @@ def tells_what_it_does(optp: Path, folder: Path) -> None:
                 answers(rf"rank {rank} of 2 \(process {ranks[rank]}\): (step|the checkpoint of step) \d+, .* in \w+ at|"
                         rf"rank {rank} of 2 \(process {ranks[rank]}\): (step|the checkpoint of step) \d+, .* after \w+ at")
             os.kill(ranks[1], signal.SIGSTOP)
-            time.sleep(2.5)
+            time.sleep(4)
             os.kill(ranks[0], signal.SIGUSR1)
             answers(rf"rank 0 of 2 \(process {ranks[0]}\): .* waiting for [\d.]+ s in \w+ at .* group\) for rank 1\n")
             os.kill(ranks[1], signal.SIGCONT)
