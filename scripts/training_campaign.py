@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Kills ranks of a training run, and its launcher, with SIGKILL again and again: at any moment, while they start, and
+while they write a checkpoint. `optp launch --max-restarts` and `optp train --resume` must bring the run to its end with
+the bits of a run that nothing happened to, no checkpoint lost or unreadable on the way, and nothing left behind. Then
+the disk fills in the middle of a run, gets room, and the run goes on.
+
+    training_campaign.py PROGRAM [--kills 50] [--seed 0] [--steps 200] [--folder DIR]
+
+PROGRAM is build/release/optp. Exit status 1 and a line for every fault that was found.
+"""
+
+import argparse
+import itertools
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from launched_run import ALL, LaunchedRun, processes, wait_until
+from run_checks import RunChecks
+
+KEPT = 3
+KILLS_OF_A_RUN = 10  # then it is left in peace, and the next run begins
+MESHES = [(2, 1), (2, 2), (3, 1)]
+TRAIN = ["--model", "opt-tiny", "--vocab-size", "4000", "--seq-len", "64", "--batch-size", "16", "--tokenizer", "bytes",
+         "--dropout", "0.1", "--threads", "1", "--sample-tokens", "0", "--save-every", "5", "--timeout", "30", "--resume"]
+
+
+class Campaign:
+    def __init__(self, program: str, folder: Path, steps: int, seed: int):
+        self.folder, self.chance = folder, random.Random(seed)
+        self.checks = RunChecks(folder / "tmp")
+        letters = random.Random(1).choices("abcdefghijklmnopqrstuvwxyz     ", k=100_000)
+        (folder / "text.txt").write_text("".join(letters))
+        (folder / "tmp").mkdir()
+        self.environment = {"XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder / "tmp")}
+        self.command = [program, "train", *TRAIN, "--train-data", folder / "text.txt", "--max-steps", str(steps)]
+
+    def run_of(self, name: str, tp: int, dp: int, kept: int) -> LaunchedRun:
+        command = [*self.command, "--tp", str(tp), "--dp", str(dp)]
+        return LaunchedRun(self.folder / name, command, tp * dp, kept, self.environment)
+
+    def undisturbed(self, tp: int, dp: int) -> LaunchedRun:
+        run = self.run_of(f"undisturbed-{tp}x{dp}", tp, dp, ALL)
+        if not run.output.exists():
+            begin = time.monotonic()
+            run.start(max_restarts=0)
+            if run.launcher.wait(300) != 0:
+                raise RuntimeError(f"the undisturbed run failed: {run.said()}")
+            print(f"tp {tp} x dp {dp}, undisturbed: {time.monotonic() - begin:.1f} s", flush=True)
+        return run
+
+    def kill_ranks(self, kills: int) -> None:
+        for number, (tp, dp) in enumerate(itertools.cycle(MESHES), 1):
+            left = kills - self.checks.count["kills"]
+            if left <= 0:
+                break
+            reference, run = self.undisturbed(tp, dp), self.run_of(f"killed-{number}", tp, dp, KEPT)
+            where = f"run {number}, tp {tp} x dp {dp}"
+            run.start(max_restarts=1000)
+            for _ in range(min(left, KILLS_OF_A_RUN)):
+                if not self.kill(run, reference, where):
+                    break
+            self.checks.conclude(run, reference, where)
+
+    def kill(self, run: LaunchedRun, reference: LaunchedRun, where: str) -> bool:
+        """Kills something and looks at what that leaves; false if the run has come to its end before."""
+        moment = self.chance.choices(["any moment", "start-up", "a checkpoint write", "a file's replacement"],
+                                     [8, 3, 8, 1])[0]
+        whom = self.chance.choices(["one", "several", "launcher"], [6, 2, 2])[0]
+        several, delay = self.chance.randint(2, run.ranks), self.chance.random()
+        victims = sorted(self.chance.sample(range(run.ranks), several if whom == "several" else 1))
+        max_restarts = self.chance.choice([1, 1000])  # of the next launcher: also one that comes to its last words
+
+        wait_until(lambda: run.ended() or len(run.pids()) == run.ranks, 30)
+        attempt = len(run.attempts())
+        self.wait_for(moment, run, delay)
+        pids = run.pids()
+        if run.ended() or len(pids) < run.ranks:
+            return False
+        begin = time.monotonic()
+        for pid in [run.launcher.pid] if whom == "launcher" else [pids[victim] for victim in victims]:
+            os.kill(pid, signal.SIGKILL)
+        cut = run.being_written()
+        wait_until(lambda: run.ended() or len(run.attempts()) > attempt, 60)
+        seconds = time.monotonic() - begin
+        if run.ended() and run.launcher.returncode == 0:
+            return False  # all had been done
+
+        self.checks.count["kills"] += 1
+        self.checks.count["kills during a checkpoint write"] += bool(cut)
+        names = "the launcher" if whom == "launcher" else f"rank {', '.join(map(str, victims))}"
+        what = f"{self.checks.count['kills']}: {where}, {names} killed at {moment}{' with ' + cut[0] if cut else ''}"
+        words = [line for line in run.said().splitlines() if line.startswith("optp: ")] or ["nothing"]
+        print(f"{what}; {seconds:.1f} s later: {words[-1] if whom != 'launcher' else 'it has ended'}", flush=True)
+        named = rf"optp: rank ({'|'.join(map(str, victims))}) on host \S+ was killed by signal 9 \(Killed\)"
+        if whom != "launcher" and not re.match(named, words[-1]):
+            self.checks.fault(what, f"the launcher said: {words[-1]}")
+        if seconds > 15:
+            self.checks.fault(what, f"the other ranks took {seconds:.0f} s to end")
+        self.checks.inspect(run, reference, what)
+        self.checks.count["restarts by the script" if run.ended() else "restarts by the launcher"] += 1
+        if run.ended():
+            if run.launcher.returncode != (-9 if whom == "launcher" else 137):
+                self.checks.fault(what, f"the launcher's exit status is {run.launcher.returncode}")
+            if not wait_until(lambda: not processes(), 10):
+                self.checks.fault(what, f"processes {processes()} outlive the launcher")
+            run.start(max_restarts)
+        return True
+
+    def wait_for(self, moment: str, run: LaunchedRun, delay: float) -> None:
+        """`delay` is from 0 to 1."""
+        if moment == "any moment":
+            time.sleep(0.5 + 3.5 * delay)
+        elif moment == "start-up":
+            time.sleep(0.7 * delay)
+        elif moment == "a file's replacement":
+            before = run.being_replaced()
+            wait_until(lambda: run.ended() or run.being_replaced() - before, 60, pause=0.0002)
+        else:  # what a killed attempt left has gone by the time that the next one resumes
+            wait_until(lambda: run.ended() or re.search(r"resuming after| step 1/", run.attempts()[-1]), 60)
+            time.sleep(2 * delay)
+            wait_until(lambda: run.ended() or not run.being_written(), 60, pause=0.0005)
+            wait_until(lambda: run.ended() or run.being_written(), 60, pause=0.0005)
+            time.sleep(0.01 * delay)
+
+    def fill_disk(self) -> None:
+        """A few checkpoints fit, and no more until the disk has grown."""
+        tp, dp = MESHES[0]
+        reference, run = self.undisturbed(tp, dp), self.run_of("full", tp, dp, ALL)
+        size = 4 * sum(path.stat().st_size for path in (reference.checkpoints / reference.names()[0]).iterdir())
+        run.output.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", run.output], check=False,
+                          stderr=subprocess.DEVNULL).returncode != 0:
+            print("a full disk: left out, mounting a small one is not allowed here")
+            return
+        try:
+            run.start(max_restarts=0)
+            status = run.launcher.wait(120)
+            sentences = sorted(set(re.findall(r"^\[rank \d+\] (optp: .*)", run.said(), re.MULTILINE)))
+            print(f"a full disk: status {status}, {sentences}, left {run.names()}", flush=True)
+            if status != 2 or len(sentences) != 1 or "No space left on device" not in sentences[0]:
+                self.checks.fault("a full disk", f"status {status}, {run.said().splitlines()[-20:]}")
+            if len(run.names()) < 2 or run.names() != run.kept_checkpoints():
+                self.checks.fault("a full disk", f"left {run.names()}, not {run.kept_checkpoints()}")
+            self.checks.inspect(run, reference, "a full disk")
+            subprocess.run(["mount", "-o", "remount,size=90%", run.output], check=True)
+            run.start(max_restarts=0)
+            self.checks.conclude(run, reference, "a full disk that got room")
+        finally:
+            subprocess.run(["umount", run.output], check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("program")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=200, help="of each run")
+    parser.add_argument("--folder", type=Path, help="where the runs go (a temporary folder)")
+    options = parser.parse_args()
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        campaign = Campaign(options.program, Path(temporary), options.steps, options.seed)
+        campaign.kill_ranks(options.kills)
+        campaign.fill_disk()
+    for name in ("kills", "kills during a checkpoint write", "restarts by the launcher", "restarts by the script",
+                 "lost checkpoints", "unreadable checkpoints", "runs", "runs with the weights of an undisturbed run"):
+        print(f"{name}: {campaign.checks.count[name]}")
+    print(f"duration: {time.monotonic() - begin:.0f} s")
+    print(f"{len(campaign.checks.faults)} faults")
+    return 1 if campaign.checks.faults else 0
+
+
+sys.exit(main())
