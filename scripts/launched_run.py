@@ -92,7 +92,7 @@ class LaunchedRun:
         return sorted({*reported, *whole})[-self.kept:]
 
     def setbacks(self) -> list[str]:
-        """Attempts that did not go on from the newest checkpoint."""
+        """Attempts that did not go on from the newest checkpoint, and failures that no kill explains."""
         newest, found = 0, []
         for line in self.all_said().splitlines():
             begun = re.match(r"\[rank 0\] (?:resuming after step (\d+)|step 1/)", line)
@@ -100,6 +100,8 @@ class LaunchedRun:
                 newest = int(written[1])
             elif begun and int(begun[1] or 0) < newest:
                 found.append(f"'{line}', but step {newest} had been written")
+            elif "; starting all ranks again" in line and "was killed by signal 9 (Killed);" not in line:
+                found.append(line)
         return found
 
     def losses(self) -> list[tuple[int, float]]:

@@ -25,6 +25,7 @@ from launched_run import ALL, LaunchedRun, processes, wait_until
 from run_checks import RunChecks
 
 KEPT = 3
+EVER = 1000
 KILLS_OF_A_RUN = 10  # then it is left in peace, and the next run begins
 MESHES = [(2, 1), (2, 2), (3, 1)]
 TRAIN = ["--model", "opt-tiny", "--vocab-size", "4000", "--seq-len", "64", "--batch-size", "16", "--tokenizer", "bytes",
@@ -62,7 +63,7 @@ class Campaign:
                 break
             reference, run = self.undisturbed(tp, dp), self.run_of(f"killed-{number}", tp, dp, KEPT)
             where = f"run {number}, tp {tp} x dp {dp}"
-            run.start(max_restarts=1000)
+            run.start(max_restarts=EVER)
             for _ in range(min(left, KILLS_OF_A_RUN)):
                 if not self.kill(run, reference, where):
                     break
@@ -75,8 +76,6 @@ class Campaign:
         whom = self.chance.choices(["one", "several", "launcher"], [6, 2, 2])[0]
         several, delay = self.chance.randint(2, run.ranks), self.chance.random()
         victims = sorted(self.chance.sample(range(run.ranks), several if whom == "several" else 1))
-        max_restarts = self.chance.choice([1, 1000])  # of the next launcher: also one that comes to its last words
-
         wait_until(lambda: run.ended() or len(run.pids()) == run.ranks, 30)
         attempt = len(run.attempts())
         self.wait_for(moment, run, delay)
@@ -94,24 +93,36 @@ class Campaign:
 
         self.checks.count["kills"] += 1
         self.checks.count["kills during a checkpoint write"] += bool(cut)
-        names = "the launcher" if whom == "launcher" else f"rank {', '.join(map(str, victims))}"
-        what = f"{self.checks.count['kills']}: {where}, {names} killed at {moment}{' with ' + cut[0] if cut else ''}"
-        words = [line for line in run.said().splitlines() if line.startswith("optp: ")] or ["nothing"]
-        print(f"{what}; {seconds:.1f} s later: {words[-1] if whom != 'launcher' else 'it has ended'}", flush=True)
-        named = rf"optp: rank ({'|'.join(map(str, victims))}) on host \S+ was killed by signal 9 \(Killed\)"
-        if whom != "launcher" and not re.match(named, words[-1]):
-            self.checks.fault(what, f"the launcher said: {words[-1]}")
+        killed = "the launcher" if whom == "launcher" else f"rank {', '.join(map(str, victims))}"
+        what = f"{self.checks.count['kills']}: {where}, {killed} killed at {moment}{', ' + cut[0] if cut else ''}"
+        if whom == "launcher":
+            print(f"{what}; it had said: {run.said().splitlines()[-1:]}", flush=True)
+        else:
+            self.check_words(run, victims, f"{what}; {seconds:.1f} s later")
         if seconds > 15:
             self.checks.fault(what, f"the other ranks took {seconds:.0f} s to end")
-        self.checks.inspect(run, reference, what)
-        self.checks.count["restarts by the script" if run.ended() else "restarts by the launcher"] += 1
-        if run.ended():
-            if run.launcher.returncode != (-9 if whom == "launcher" else 137):
-                self.checks.fault(what, f"the launcher's exit status is {run.launcher.returncode}")
-            if not wait_until(lambda: not processes(), 10):
-                self.checks.fault(what, f"processes {processes()} outlive the launcher")
-            run.start(max_restarts)
+        self.go_on(run, reference, -signal.SIGKILL if whom == "launcher" else 128 + signal.SIGKILL, what)
         return True
+
+    def check_words(self, run: LaunchedRun, victims: list[int], what: str) -> None:
+        words = [line for line in run.said().splitlines() if line.startswith("optp: ")] or ["nothing"]
+        print(f"{what}: {words[-1]}", flush=True)
+        named = rf"optp: rank ({'|'.join(map(str, victims))}) on host \S+ was killed by signal 9 \(Killed\)"
+        if not re.match(named, words[-1]):
+            self.checks.fault(what, f"the launcher said: {words[-1]}")
+
+    def go_on(self, run: LaunchedRun, reference: LaunchedRun, status: int, what: str) -> None:
+        """Looks at what a kill has left, and starts a launcher should the last one have ended, with that status."""
+        ended = run.ended()
+        self.checks.inspect(run, reference, what)
+        self.checks.count[f"restarts by the {'script' if ended else 'launcher'}"] += 1
+        if not ended:
+            return
+        if run.launcher.returncode != status:
+            self.checks.fault(what, f"the launcher's exit status is {run.launcher.returncode}")
+        if not wait_until(lambda: not processes(), 10):
+            self.checks.fault(what, f"processes {processes()} outlive the launcher")
+        run.start(max_restarts=self.chance.choice([1, EVER]))  # 1: so that some come to their last words
 
     def wait_for(self, moment: str, run: LaunchedRun, delay: float) -> None:
         """`delay` is from 0 to 1."""
@@ -167,8 +178,12 @@ def main() -> int:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         campaign = Campaign(options.program, Path(temporary), options.steps, options.seed)
-        campaign.kill_ranks(options.kills)
-        campaign.fill_disk()
+        try:
+            campaign.kill_ranks(options.kills)
+            campaign.fill_disk()
+        finally:
+            for pid in processes():
+                os.kill(int(pid), signal.SIGKILL)
     for name in ("kills", "kills during a checkpoint write", "restarts by the launcher", "restarts by the script",
                  "lost checkpoints", "unreadable checkpoints", "runs", "runs with the weights of an undisturbed run"):
         print(f"{name}: {campaign.checks.count[name]}")
