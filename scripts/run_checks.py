@@ -1,5 +1,5 @@
-"""Whether a run that was disturbed is the undisturbed one all the same: its checkpoints meanwhile, and all that it leaves
-in the end. For training_campaign.py."""
+"""Whether a disturbed run is the undisturbed one all the same: its checkpoints on the way, and what it leaves.
+For training_campaign.py."""
 
 import collections
 import json
@@ -18,13 +18,15 @@ def has_crc64(data: bytes, expected: str) -> bool:
     """Python's library computes no CRC-64, but liblzma checks that of an .xz file: here of one that stores the data."""
     def with_crc32(part: bytes) -> bytes:
         return part + zlib.crc32(part).to_bytes(4, "little")
-    header = b"\xfd7zXZ\0" + with_crc32(bytes([0, lzma.CHECK_CRC64])) + with_crc32(bytes.fromhex("0200210100000000"))
+    stream_header = b"\xfd7zXZ\0" + with_crc32(bytes([0, lzma.CHECK_CRC64]))
+    block_header = with_crc32(bytes.fromhex("0200 2101 00 000000"))  # LZMA2 alone, with the smallest dictionary
     chunks = [data[at:at + 65536] for at in range(0, len(data), 65536)]
     # 1 in front of the first chunk, which resets the dictionary, 2 in front of the others, 0 at the end.
     block = b"".join((b"\2" if at else b"\1") + (len(chunk) - 1).to_bytes(2, "big") + chunk
                      for at, chunk in enumerate(chunks)) + b"\0"
     try:
-        lzma.LZMADecompressor().decompress(header + block + bytes(-len(block) % 4) + bytes.fromhex(expected)[::-1])
+        lzma.LZMADecompressor().decompress(stream_header + block_header + block + bytes(-len(block) % 4) +
+                                           bytes.fromhex(expected)[::-1])
     except lzma.LZMAError:
         return False
     return True
@@ -106,9 +108,9 @@ class RunChecks:
             self.fault(where, setback)
         if run.names() != reference.names()[-run.kept:]:
             self.fault(where, f"the checkpoints in the end are {run.names()}")
-        hidden = [str(path) for folder in (run.output, self.temporary_files) for path in folder.rglob(".*")]
-        if hidden:
-            self.fault(where, f"left behind: {hidden}")
+        left = [str(path) for path in (*run.output.rglob(".*"), *self.temporary_files.iterdir())]
+        if left:
+            self.fault(where, f"left behind: {left}")
         if not wait_until(lambda: not processes(), 10):
             self.fault(where, f"processes {processes()} are left")
         if not wait_until(lambda: set(os.listdir("/dev/shm")) <= self.shared_memory, 10):

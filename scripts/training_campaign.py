@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Kills ranks of a training run, and its launcher, with SIGKILL again and again: at any moment, while they start, and
 while they write a checkpoint. `optp launch --max-restarts` and `optp train --resume` must bring the run to its end with
 the bits of a run that nothing happened to, no checkpoint lost or unreadable on the way, and nothing left behind. Then
@@ -28,8 +28,9 @@ KEPT = 3
 EVER = 1000
 KILLS_OF_A_RUN = 10  # then it is left in peace, and the next run begins
 MESHES = [(2, 1), (2, 2), (3, 1)]
-TRAIN = ["--model", "opt-tiny", "--vocab-size", "4000", "--seq-len", "64", "--batch-size", "16", "--tokenizer", "bytes",
-         "--dropout", "0.1", "--threads", "1", "--sample-tokens", "0", "--save-every", "5", "--timeout", "30", "--resume"]
+TRAIN = ["--model", "opt-tiny", "--vocab-size", "4000", "--tokenizer", "bytes", "--seq-len", "64", "--batch-size", "16",
+         "--dropout", "0.1", "--threads", "1", "--sample-tokens", "0", "--save-every", "5", "--timeout", "30",
+         "--resume"]
 
 
 class Campaign:
