@@ -71,6 +71,10 @@ class LaunchedRun:
         """The same, cut where the ranks were started again."""
         return re.split(r"(?<=; starting all ranks again).*\n", self.said())
 
+    def trains(self) -> bool:
+        """Whether the newest attempt does. What killed ones left has gone by then."""
+        return re.search(r"resuming after| step 1/", self.attempts()[-1]) is not None
+
     def all_said(self) -> str:
         return "".join(log.read_text() for log in self.logs)
 
@@ -82,8 +86,15 @@ class LaunchedRun:
         return [name for name in self.names() if re.fullmatch(r"\.step-\d+\.partial", name)]
 
     def being_replaced(self) -> set[str]:
-        """Temporary files of which each is about to take the place of a file."""
-        return {path.name for path in self.output.glob(".*.tmp")}
+        """Temporary files with all that each is to hold, about to take the place of another."""
+        found = set()
+        for path in self.output.glob(".*.tmp"):
+            try:
+                if path.stat().st_size > 0:
+                    found.add(path.name)
+            except FileNotFoundError:  # it has taken it
+                pass
+        return found
 
     def kept_checkpoints(self) -> list[str]:
         """The names of those that must be there: the newest that were reported, or have their name already."""

@@ -27,7 +27,7 @@ from run_checks import RunChecks
 KEPT = 3
 EVER = 1000
 KILLS_OF_A_RUN = 10  # then it is left in peace, and the next run begins
-MESHES = [(2, 1), (2, 2), (3, 1)]
+MESHES = [(2, 1, "auto"), (2, 2, "auto"), (3, 1, "gloo"), (2, 2, "gloo")]  # tp, dp, comm
 TRAIN = ["--model", "opt-tiny", "--vocab-size", "4000", "--tokenizer", "bytes", "--seq-len", "64", "--batch-size", "16",
          "--dropout", "0.1", "--threads", "1", "--sample-tokens", "0", "--save-every", "5", "--timeout", "30",
          "--resume"]
@@ -35,7 +35,7 @@ TRAIN = ["--model", "opt-tiny", "--vocab-size", "4000", "--tokenizer", "bytes", 
 
 class Campaign:
     def __init__(self, program: str, folder: Path, steps: int, seed: int):
-        self.folder, self.chance = folder, random.Random(seed)
+        self.folder, self.seed, self.attempts = folder, seed, 0
         self.checks = RunChecks(folder / "tmp")
         letters = random.Random(1).choices("abcdefghijklmnopqrstuvwxyz     ", k=100_000)
         (folder / "text.txt").write_text("".join(letters))
@@ -43,27 +43,27 @@ class Campaign:
         self.environment = {"XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder / "tmp")}
         self.command = [program, "train", *TRAIN, "--train-data", folder / "text.txt", "--max-steps", str(steps)]
 
-    def run_of(self, name: str, tp: int, dp: int, kept: int) -> LaunchedRun:
-        command = [*self.command, "--tp", str(tp), "--dp", str(dp)]
+    def run_of(self, name: str, tp: int, dp: int, comm: str, kept: int) -> LaunchedRun:
+        command = [*self.command, "--tp", str(tp), "--dp", str(dp), "--comm", comm]
         return LaunchedRun(self.folder / name, command, tp * dp, kept, self.environment)
 
-    def undisturbed(self, tp: int, dp: int) -> LaunchedRun:
-        run = self.run_of(f"undisturbed-{tp}x{dp}", tp, dp, ALL)
+    def undisturbed(self, tp: int, dp: int, comm: str) -> LaunchedRun:
+        run = self.run_of(f"undisturbed-{tp}x{dp}-{comm}", tp, dp, comm, ALL)
         if not run.output.exists():
             begin = time.monotonic()
             run.start(max_restarts=0)
             if run.launcher.wait(300) != 0:
                 raise RuntimeError(f"the undisturbed run failed: {run.said()}")
-            print(f"tp {tp} x dp {dp}, undisturbed: {time.monotonic() - begin:.1f} s", flush=True)
+            print(f"tp {tp} x dp {dp}, comm {comm}, undisturbed: {time.monotonic() - begin:.1f} s", flush=True)
         return run
 
     def kill_ranks(self, kills: int) -> None:
-        for number, (tp, dp) in enumerate(itertools.cycle(MESHES), 1):
+        for number, mesh in enumerate(itertools.cycle(MESHES), 1):
             left = kills - self.checks.count["kills"]
             if left <= 0:
                 break
-            reference, run = self.undisturbed(tp, dp), self.run_of(f"killed-{number}", tp, dp, KEPT)
-            where = f"run {number}, tp {tp} x dp {dp}"
+            reference, run = self.undisturbed(*mesh), self.run_of(f"killed-{number}", *mesh, KEPT)
+            where = f"run {number}, tp {mesh[0]} x dp {mesh[1]}, comm {mesh[2]}"
             run.start(max_restarts=EVER)
             for _ in range(min(left, KILLS_OF_A_RUN)):
                 if not self.kill(run, reference, where):
@@ -72,26 +72,31 @@ class Campaign:
 
     def kill(self, run: LaunchedRun, reference: LaunchedRun, where: str) -> bool:
         """Kills something and looks at what that leaves; false if the run has come to its end before."""
+        # An attempt's own, so that seed and number say what it is, however many ranks the run before had.
+        self.chance = random.Random(f"{self.seed} {self.attempts}")
+        self.attempts += 1
         moment = self.chance.choices(["any moment", "start-up", "a checkpoint write", "a file's replacement"],
-                                     [8, 3, 8, 1])[0]
+                                     [8, 3, 8, 2])[0]
         whom = self.chance.choices(["one", "several", "launcher"], [6, 2, 2])[0]
         several, delay = self.chance.randint(2, run.ranks), self.chance.random()
         victims = sorted(self.chance.sample(range(run.ranks), several if whom == "several" else 1))
+        if moment == "a file's replacement":
+            whom, victims = "one", [0]  # which alone writes those files
         wait_until(lambda: run.ended() or len(run.pids()) == run.ranks, 30)
         attempt = len(run.attempts())
-        self.wait_for(moment, run, delay)
         pids = run.pids()
-        if run.ended() or len(pids) < run.ranks:
+        self.wait_for(moment, run, delay)
+        if run.ended() or run.pids() != pids or len(pids) < run.ranks:
             return False
+        trained = run.trains()
         begin = time.monotonic()
         for pid in [run.launcher.pid] if whom == "launcher" else [pids[victim] for victim in victims]:
             os.kill(pid, signal.SIGKILL)
-        cut = run.being_written()
+        cut = run.being_written() if trained else []
         wait_until(lambda: run.ended() or len(run.attempts()) > attempt, 60)
         seconds = time.monotonic() - begin
         if run.ended() and run.launcher.returncode == 0:
             return False  # all had been done
-
         self.checks.count["kills"] += 1
         self.checks.count["kills during a checkpoint write"] += bool(cut)
         killed = "the launcher" if whom == "launcher" else f"rank {', '.join(map(str, victims))}"
@@ -134,8 +139,8 @@ class Campaign:
         elif moment == "a file's replacement":
             before = run.being_replaced()
             wait_until(lambda: run.ended() or run.being_replaced() - before, 60, pause=0.0002)
-        else:  # what a killed attempt left has gone by the time that the next one resumes
-            wait_until(lambda: run.ended() or re.search(r"resuming after| step 1/", run.attempts()[-1]), 60)
+        else:
+            wait_until(lambda: run.ended() or run.trains(), 60)
             time.sleep(2 * delay)
             wait_until(lambda: run.ended() or not run.being_written(), 60, pause=0.0005)
             wait_until(lambda: run.ended() or run.being_written(), 60, pause=0.0005)
@@ -143,8 +148,7 @@ class Campaign:
 
     def fill_disk(self) -> None:
         """A few checkpoints fit, and no more until the disk has grown."""
-        tp, dp = MESHES[0]
-        reference, run = self.undisturbed(tp, dp), self.run_of("full", tp, dp, ALL)
+        reference, run = self.undisturbed(*MESHES[0]), self.run_of("full", *MESHES[0], ALL)
         size = 4 * sum(path.stat().st_size for path in (reference.checkpoints / reference.names()[0]).iterdir())
         run.output.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", run.output], check=False,
