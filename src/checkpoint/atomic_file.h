@@ -38,6 +38,10 @@ class AtomicFile {
   uint64_t flushed_to_ = 0;     // has all before that
 };
 
+/// Removes from `folder` what writers left behind that were killed; not what is being written, nor anything where the
+/// file system knows no locks.
+void remove_abandoned_files(const std::filesystem::path& folder);
+
 /// Flushes a folder's entries, so that new names in it survive a power cut. Some file systems cannot; files are whole
 /// all the same.
 void flush_folder(const std::filesystem::path& folder);

@@ -38,6 +38,7 @@ void RunFolder::prepare(bool resume) const {
   fs::create_directories(checkpoints(), error);
   TORCH_CHECK_VALUE(!error, "cannot make the folder ", checkpoints().string(), ": ", error.message(), ".");
   remove_unfinished_checkpoints(checkpoints());
+  remove_abandoned_files(path_);
   if (newest_checkpoint()) return;
   for (const fs::path& entry : {metrics(), tensorboard(), report(), final_model()}) fs::remove_all(entry, error);
 }
