@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "parallel/process_group.h"
+#include "src/checkpoint/atomic_file.h"
 #include "src/data/text_reader.h"
 #include "src/data/token_writer.h"
 #include "src/data/tokenize.h"
@@ -70,14 +71,6 @@ std::shared_ptr<const TokenFile> open_entry(const fs::path& path, const fs::path
   }
 }
 
-// What a killed run has left behind.
-void remove_leftovers(const fs::path& folder) {
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
-    if (entry.path().extension() == ".tmp") fs::remove(entry.path(), ignored);
-  }
-}
-
 std::shared_ptr<const TokenFile> open_text(const std::string& path, const Tokenizer& tokenizer,
                                            const ProcessGroup& world) {
   const uint64_t text_hash = hash_of_text(path);
@@ -97,10 +90,10 @@ std::shared_ptr<const TokenFile> open_text(const std::string& path, const Tokeni
   }
   world.barrier("open " + path);
   if (ready) return ready;
-  const bool locked = lock->acquire(/*wait=*/true);
+  lock->acquire(/*wait=*/true);
   if (auto filled = open_entry(entry, path)) return filled;
 
-  if (locked) remove_leftovers(folder);
+  remove_abandoned_files(folder);
   TextReader text(path);
   TokenWriter ids(entry, tokenizer.vocab_size());
   tokenize(text, tokenizer, /*document_separator=*/"", ids);
