@@ -8,8 +8,6 @@
 // ELEMENTS more float32 numbers, cut over the ranks, make a step as large as wanted.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/util/Exception.h>
-#include <c10/util/Logging.h>
 #include <nlohmann/json.hpp>
 
 #include <chrono>
@@ -27,6 +25,7 @@
 #include "src/launch/local_ranks.h"
 #include "src/log.h"
 #include "tests/checkpoint/sharded_content.h"
+#include "tests/launch/program_main.h"
 
 namespace optp {
 namespace {
@@ -119,19 +118,4 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace
 }  // namespace optp
 
-int main(int argc, char** argv) {
-  FLAGS_caffe2_log_level = c10::GLOG_FATAL;  // as the real program
-  const auto fail = [](const std::string& message, int status) {
-    std::cerr << "checkpoint_program: " + message.substr(0, message.find('\n')) + "\n";
-    return status;
-  };
-  try {
-    return optp::run({argv, argv + argc});
-  } catch (const c10::DistError& error) {
-    return fail(error.what_without_backtrace(), 3);
-  } catch (const c10::Error& error) {
-    return fail(error.what_without_backtrace(), 2);
-  } catch (const std::exception& error) {
-    return fail(error.what(), 2);
-  }
-}
+int main(int argc, char** argv) { return optp::testing::run_program("checkpoint_program", argc, argv, optp::run); }

@@ -7,8 +7,6 @@
 // done, before the others know). At `start` it is before the rendezvous. SECONDS: the ranks' time limit.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/util/Exception.h>
-#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 #include <chrono>
@@ -25,6 +23,7 @@
 #include "parallel/rendezvous.h"
 #include "src/log.h"
 #include "src/train/trainer.h"
+#include "tests/launch/program_main.h"
 #include "tests/support/small_opt.h"
 
 namespace optp {
@@ -131,18 +130,4 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace
 }  // namespace optp
 
-int main(int argc, char** argv) {
-  FLAGS_caffe2_log_level = c10::GLOG_FATAL;  // as the real program
-  try {
-    return optp::run({argv, argv + argc});
-  } catch (const c10::DistError& error) {
-    std::cerr << "optp: " + std::string(error.what_without_backtrace()) + "\n";
-    return 3;
-  } catch (const c10::Error& error) {
-    std::cerr << "optp: " + std::string(error.what_without_backtrace()) + "\n";
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "optp: " << error.what() << "\n";
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return optp::testing::run_program("optp", argc, argv, optp::run); }

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from train_runs import SMALL, checkpoints, metrics, run, token_file
+from train_runs import SMALL, checkpoints, metrics, ranks_below, run, token_file
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
@@ -78,13 +78,6 @@ def torch_distributed(optp: Path, folder: Path) -> None:
     out = "".join(node.communicate(timeout=60)[0] for node in nodes)
     assert [node.returncode for node in nodes] == [0, 0]
     assert sorted(out.splitlines()) == sorted(lines), out
-
-
-def ranks_below(launcher: int) -> list[int]:
-    """The processes below the launcher's guard, in the order of their ranks."""
-    def children(pid: int) -> list[int]:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [rank for guard in children(launcher) for rank in children(guard)]
 
 
 def training_goes_on(optp: Path, folder: Path) -> None:

@@ -15,20 +15,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from train_runs import SMALL, metrics, token_file
+from train_runs import SMALL, descendants, metrics, ranks_below, token_file, variables_of
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
-
-
-def descendants(pid: int) -> list[int]:
-    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir()
-                for child in (task / "children").read_text().split()]
-    return [process for child in children for process in (child, *descendants(child))]
-
-
-def rank_of(pid: int) -> int | None:
-    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return next((int(line[5:]) for line in variables if line.startswith(b"RANK=")), None)
 
 
 @contextlib.contextmanager
@@ -88,7 +77,7 @@ def tells_what_it_does(optp: Path, folder: Path) -> None:
     """Asked by SIGUSR1, all ranks say their step and, while one is stopped, for whom they wait."""
     for launcher in ((), (optp, "launch", "--nproc-per-node", 2, "--")):
         with training(optp, folder, "--comm", "gloo", launcher=launcher) as process:
-            ranks = {rank_of(pid): pid for pid in descendants(process.pid) if rank_of(pid) is not None}
+            ranks = ranks_below(process.pid)
             assert sorted(ranks) == [0, 1], ranks
 
             def answers(text: str) -> None:
@@ -114,8 +103,7 @@ def tells_what_it_does(optp: Path, folder: Path) -> None:
 def keeps_runs_apart(optp: Path, folder: Path) -> None:
     """Ranks of another run that were given the same port are told so."""
     with training(optp, folder) as process:
-        rank = next(pid for pid in descendants(process.pid) if rank_of(pid) == 1)
-        variables = dict(line.split(b"=", 1) for line in Path(f"/proc/{rank}/environ").read_bytes().split(b"\0") if line)
+        variables = variables_of(ranks_below(process.pid)[1])
         assert re.fullmatch(rb"[0-9a-f]{32}", variables[b"OPTP_RUN_TOKEN"])
         stranger = subprocess.run([str(part) for part in (
             optp, "train", *SMALL, "--tp", 2, "--train-data", folder / "ids.npy", "--output", folder / "other")],

@@ -29,6 +29,25 @@ def metrics(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
+def descendants(pid: int) -> list[int]:
+    """All processes below that one."""
+    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir()
+                for child in (task / "children").read_text().split()]
+    return [process for child in children for process in (child, *descendants(child))]
+
+
+def variables_of(pid: int) -> dict[bytes, bytes]:
+    """The environment with which a process was started."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return dict(entry.split(b"=", 1) for entry in entries if entry)
+
+
+def ranks_below(pid: int) -> dict[int, int]:
+    """Rank -> process, of those below a launcher."""
+    variables = {process: variables_of(process) for process in descendants(pid)}
+    return {int(given[b"RANK"]): process for process, given in variables.items() if b"RANK" in given}
+
+
 def checkpoints(output: Path) -> list[str]:
     return sorted(path.name for path in (output / "checkpoints").iterdir())
 

@@ -40,6 +40,7 @@ class Host:
             raise NotPermitted(self.unshare.communicate()[1].strip())
         parent = self.unshare.pid
         self.first = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
+        self.proc = Path("/proc", str(self.first))
 
     def end(self) -> None:
         self.unshare.stdin.close()
@@ -84,14 +85,14 @@ class Host:
 
     def sent_again(self) -> int:
         """TCP segments that this host has sent more than once."""
-        names, values = (line.split() for line in Path(f"/proc/{self.first}/net/snmp").read_text().splitlines()
+        names, values = (line.split() for line in (self.proc / "net/snmp").read_text().splitlines()
                          if line.startswith("Tcp:"))
         return int(values[names.index("RetransSegs")])
 
     def left_over(self) -> list[str]:
         """Processes beside the first, and shared memory."""
-        found = os.listdir(f"/proc/{self.first}/root/dev/shm")
-        here = os.readlink(f"/proc/{self.first}/ns/pid")
+        found = os.listdir(self.proc / "root" / "dev" / "shm")
+        here = os.readlink(self.proc / "ns/pid")
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has ended, or is another user's
                 if int(process.name) != self.first and os.readlink(process / "ns/pid") == here:
