@@ -1,4 +1,4 @@
-// Processes of this host.
+// This host and its processes.
 #pragma once
 
 #include <sys/types.h>
@@ -6,6 +6,9 @@
 #include <string>
 
 namespace optp {
+
+/// This host's name.
+std::string host_name();
 
 /// What processes that can look at each other through /proc share: a running kernel, a numbering of processes, a user.
 std::string host_identity();

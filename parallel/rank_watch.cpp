@@ -37,12 +37,6 @@ std::string join(const std::vector<std::string>& parts, const char* separator) {
   return all;
 }
 
-std::string host_name() {
-  char name[256] = "";
-  gethostname(name, sizeof(name) - 1);
-  return name;
-}
-
 }  // namespace
 
 struct RankWatch::State {
@@ -85,6 +79,7 @@ struct RankWatch::State {
   bool ask();
   Findings look();
   bool is_late(int64_t peer) const;
+  bool is_silent(int64_t peer) const { return Clock::now() - peers[static_cast<size_t>(peer)].heard > kSilence; }
 };
 
 RankWatch::RankWatch() : state_(std::make_shared<State>()) {}
@@ -217,7 +212,7 @@ RankWatch::State::Findings RankWatch::State::look() {
   const std::lock_guard lock(mutex);
   Findings found;
   for (int64_t peer = 0; peer < static_cast<int64_t>(peers.size()); ++peer) {
-    const auto& [status, heard] = peers[static_cast<size_t>(peer)];
+    const RankStatus& status = peers[static_cast<size_t>(peer)].status;
     if (peer == rank || status.beats == 0 || status.phase == RankStatus::Phase::failed) continue;
     const std::string name = c10::str("rank ", peer, " (process ", status.process, " on ", status.host, ")");
     const std::string seen = fresh ? ", last seen at " + status.doing() : "";
@@ -225,7 +220,7 @@ RankWatch::State::Findings RankWatch::State::look() {
       found.left.push_back(name + " has left the run" + seen);
     } else if (ended[static_cast<size_t>(peer)]) {
       found.ended.push_back(name + " has ended" + seen);
-    } else if (Clock::now() - heard > kSilence) {
+    } else if (is_silent(peer)) {
       found.silent.push_back(name + " has stopped or cannot be reached" + seen);
     } else if (is_late(peer)) {
       found.late.push_back(name + " has not come, it is at " + status.doing());
@@ -314,8 +309,7 @@ std::string RankWatch::report() {
   std::vector<std::string> late;
   for (const int64_t peer : state.members[static_cast<size_t>(status.group)]) {
     // One that has begun the collective and was stopped in it is waited for as well.
-    const bool silent = Clock::now() - state.peers[static_cast<size_t>(peer)].heard > kSilence;
-    if (peer != state.rank && (silent || state.is_late(peer))) late.push_back(std::to_string(peer));
+    if (peer != state.rank && (state.is_silent(peer) || state.is_late(peer))) late.push_back(std::to_string(peer));
   }
   return text + (late.empty() ? "" : " for rank " + join(late, ", "));
 }

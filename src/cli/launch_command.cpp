@@ -10,6 +10,7 @@
 
 #include "src/cli/commands.h"
 #include "src/launch/launcher.h"
+#include "src/launch/rank_environment.h"
 
 namespace optp::cli {
 namespace {
@@ -89,8 +90,8 @@ LaunchOptions launch_options(const LaunchArguments& arguments, std::vector<std::
                       : whole_number("--nnodes", arguments.nodes, 1, kMost, "the number of hosts, from 1 on");
   read_place(arguments, options);
   options.run_id = arguments.run_id;
-  TORCH_CHECK_VALUE(options.run_id.find('/') == std::string::npos && options.run_id != "..", "--rdzv-id is \"",
-                    options.run_id, "\": give a name that can be a folder's, without a slash");
+  TORCH_CHECK_VALUE(is_run_id(options.run_id), "--rdzv-id is \"", options.run_id,
+                    "\": give a name that can be a folder's, without a slash");
   options.max_restarts = whole_number("--max-restarts", arguments.max_restarts, 0, kMost, "a number from 0 on");
   options.log_dir = arguments.log_dir;
   options.timeout = std::chrono::milliseconds(static_cast<int64_t>(arguments.timeout * 1000));

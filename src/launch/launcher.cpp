@@ -25,7 +25,6 @@ namespace {
 // Sooner or later the loop looks at everything: a lost contact makes no event.
 constexpr int kLookMilliseconds = 1000;
 
-const std::vector<int> kStopSignals = {SIGINT, SIGTERM, SIGHUP};
 const std::vector<int> kPassedSignals = {SIGUSR1, SIGUSR2};
 
 std::vector<int> all_signals() {

@@ -3,16 +3,15 @@
 #include <c10/util/Exception.h>
 #include <nlohmann/json.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
-#include <unistd.h>
 
 #include <algorithm>
 #include <climits>
-#include <csignal>
 #include <numeric>
 #include <stdexcept>
 #include <thread>
 #include <utility>
 
+#include "parallel/host_process.h"
 #include "parallel/rendezvous.h"
 #include "src/launch/rank_environment.h"
 
@@ -33,12 +32,6 @@ std::string attempt_key(int attempt, const std::string& name) {
 }
 
 std::string node_key(const std::string& name, int node) { return own_key(name + "/" + std::to_string(node)); }
-
-std::string host_name() {
-  char name[256] = "";
-  gethostname(name, sizeof(name) - 1);
-  return name;
-}
 
 // Text of ranks need not be UTF-8.
 std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
@@ -69,7 +62,7 @@ void check_world(const LaunchWorld& world, int nodes) {
   check_said(*std::min_element(world.ranks.begin(), world.ranks.end()) >= 1 &&
                  std::accumulate(world.ranks.begin(), world.ranks.end(), int64_t{0}) <= INT_MAX,
              "its run has too few or too many ranks");
-  check_said(world.run_id.find('/') == std::string::npos && world.run_id != "..", "its run's name is no folder's");
+  check_said(is_run_id(world.run_id), "its run's name is no folder's");
 }
 
 LaunchWorld world_from(const std::string& text) {
@@ -252,7 +245,7 @@ std::optional<StopRequest> NodeStore::stop_request() {
   if (!text) return std::nullopt;
   const json value = json::parse(*text);
   const StopRequest stop{whole_number(value.at("signal")), whole_number(value.at("node"))};
-  check_said(stop.signal == SIGINT || stop.signal == SIGTERM || stop.signal == SIGHUP, "its signal stops no run");
+  check_said(std::count(kStopSignals.begin(), kStopSignals.end(), stop.signal) == 1, "its signal stops no run");
   return stop;
 }
 

@@ -4,6 +4,7 @@
 #include <c10/util/intrusive_ptr.h>
 
 #include <chrono>
+#include <csignal>
 #include <optional>
 #include <string>
 #include <vector>
@@ -33,6 +34,9 @@ struct NodeOutcome {
   std::string sentence;  // which rank, where, and how it ended
   std::vector<std::string> last_lines;  // of its standard error
 };
+
+/// What stops a run on all nodes when one launcher gets it.
+inline const std::vector<int> kStopSignals = {SIGINT, SIGTERM, SIGHUP};
 
 struct StopRequest {
   int signal = 0;

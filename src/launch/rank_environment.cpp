@@ -41,6 +41,8 @@ Variables rank_variables(const RankPlace& place, int local_rank) {
   };
 }
 
+bool is_run_id(const std::string& name) { return name.find('/') == std::string::npos && name != ".."; }
+
 std::string random_run_id() { return random_digits(2); }
 
 std::string random_run_token() { return random_digits(4); }

@@ -26,6 +26,9 @@ struct RankPlace {
 /// MASTER_ADDR and MASTER_PORT is the launcher's (TORCHELASTIC_USE_AGENT_STORE). OPTP_RUN_TOKEN is for optp alone.
 Variables rank_variables(const RankPlace& place, int local_rank);
 
+/// Whether a run may have this name: that of a folder in --log-dir.
+bool is_run_id(const std::string& name);
+
 /// A name for a run that no other run has.
 std::string random_run_id();
 
