@@ -3,6 +3,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include <csignal>
 #include <exception>
 #include <future>
 #include <thread>
@@ -17,8 +18,16 @@ constexpr std::chrono::milliseconds kLook(200);  // how long to wait before look
 
 using BackendPtr = c10::intrusive_ptr<c10d::Backend>;
 
+// Gloo writes without MSG_NOSIGNAL: a peer that has just gone would end this process without a word.
+void ignore_lost_readers() {
+  struct sigaction action{};
+  sigaction(SIGPIPE, nullptr, &action);
+  if (action.sa_handler == SIG_DFL) std::signal(SIGPIPE, SIG_IGN);
+}
+
 BackendPtr open_gloo(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t size,
                      const Mesh::Options& mesh) {
+  ignore_lost_readers();
   auto options = c10d::ProcessGroupGloo::Options::create(mesh.timeout);
   options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(mesh.address));
   return c10::make_intrusive<c10d::ProcessGroupGloo>(store, static_cast<int>(rank), static_cast<int>(size), options);

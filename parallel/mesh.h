@@ -40,7 +40,8 @@ class Mesh {
   };
 
   /// Connects the ranks. Call it on every rank, with the same store and options; returns when all are there. The store
-  /// is used as long as a copy of the mesh or of one of its groups lives.
+  /// is used as long as a copy of the mesh or of one of its groups lives. Where a group uses Gloo, the process ignores
+  /// SIGPIPE from then on, unless it handles it.
   /// Throws c10::ValueError unless tp * dp == world_size, c10::DistBackendError when a rank does not come or ends, or
   /// when `comm` asks for shared memory and a group cannot have it.
   Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t world_size, const Options& options);

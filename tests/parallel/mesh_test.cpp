@@ -7,6 +7,7 @@
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 
 #include <chrono>
+#include <csignal>
 #include <string>
 #include <utility>
 
@@ -20,6 +21,7 @@ namespace {
 using ::testing::HasSubstr;
 using testing::message_of;
 using testing::run_ranks;
+using testing::run_ranks_over;
 using testing::same;
 
 class MeshAxes : public ::testing::TestWithParam<std::pair<int64_t, int64_t>> {};
@@ -69,6 +71,13 @@ TEST(Mesh, DefaultIsOneRank) {
     EXPECT_EQ(group.rank(), 0);
     EXPECT_EQ(group.size(), 1);
   }
+}
+
+TEST(Mesh, APeerThatIsGoneEndsNoProcessBySignal) {
+  std::signal(SIGPIPE, SIG_DFL);
+  run_ranks_over(Mesh::Comm::gloo, 2, 1, [](const Mesh& mesh) {
+    if (mesh.world().rank() == 0) raise(SIGPIPE);
+  });
 }
 
 TEST(MeshErrors, WrongSizesAreRefusedWithTheirValues) {
