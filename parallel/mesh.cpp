@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "parallel/shared_memory_backend.h"
+#include "parallel/vector_math.h"
 
 namespace optp {
 namespace {
@@ -71,6 +72,7 @@ class UnconnectedBackend final : public c10d::Backend {
 
 Mesh Mesh::unconnected(int64_t tp, int64_t rank) {
   TORCH_CHECK_VALUE(tp >= 1 && rank >= 0 && rank < tp, "there is no rank ", rank, " of ", tp, ".");
+  resolve_vector_math();
   Mesh mesh;
   mesh.tensor_ = {c10::make_intrusive<UnconnectedBackend>(static_cast<int>(rank), static_cast<int>(tp)), "tensor"};
   mesh.world_ = mesh.tensor_;
@@ -82,6 +84,7 @@ Mesh::Mesh(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t w
   TORCH_CHECK_VALUE(tp >= 1 && dp >= 1 && tp * dp == world_size, "a mesh of tp ", tp, " x dp ", dp, " needs ", tp * dp,
                     " ranks, but there are ", world_size, ": start as many ranks as tp x dp.");
   TORCH_CHECK_VALUE(rank >= 0 && rank < world_size, "rank ", rank, " is outside a world of ", world_size, ".");
+  resolve_vector_math();
   RankWatch::Members members;
   for (int64_t other = 0; other < world_size; ++other) {
     members[0].push_back(other);

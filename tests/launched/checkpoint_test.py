@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
+from exact_torch import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 

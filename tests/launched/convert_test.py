@@ -16,7 +16,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import torch
+from exact_torch import torch
 import transformers
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
+from exact_torch import torch
 from transformers import OPTConfig, OPTForCausalLM
 
 SMALL = dict(vocab_size=400, hidden_size=48, num_attention_heads=6, num_hidden_layers=3, ffn_dim=128,

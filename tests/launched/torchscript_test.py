@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
+from exact_torch import torch
 from transformers import OPTConfig, OPTForCausalLM
 from transformers.models.opt import modeling_opt
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import numpy
-import torch
+from exact_torch import torch
 from safetensors.torch import load_file
 from train_runs import SEQ_LEN, SMALL, metrics, run, token_file
 

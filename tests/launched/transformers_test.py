@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
+from exact_torch import torch
 from safetensors.torch import load_file, save_file
 from transformers import OPTConfig, OPTForCausalLM
 
