@@ -212,7 +212,8 @@ std::string to_json(const CheckpointManifest& manifest) {
 
 CheckpointManifest read_checkpoint_manifest(const fs::path& folder) {
   std::error_code ignored;
-  TORCH_CHECK_VALUE(fs::is_directory(folder, ignored), folder.string(), " is not a folder.");
+  TORCH_CHECK_VALUE(fs::is_directory(folder, ignored), folder.string(),
+                    " is not a folder; name that of a training checkpoint.");
   const fs::path path = folder / kCheckpointManifestName;
   TORCH_CHECK_VALUE(fs::exists(path, ignored), folder.string(), " is no whole training checkpoint: it has no ",
                     kCheckpointManifestName, ".");

@@ -83,7 +83,8 @@ class ModuleBuilder {
 
   void add_parameter(Module& module, const std::string& path, const char* name, at::IntArrayRef shape) {
     const auto found = tensors_.find(path + "." + name);
-    TORCH_CHECK_VALUE(found != tensors_.end(), "the tensor ", shown_name(path + "." + name), " is missing.");
+    TORCH_CHECK_VALUE(found != tensors_.end(), "the tensor ", shown_name(path + "." + name),
+                      " is missing; name a folder with the weights of the whole model.");
     const at::Tensor& tensor = found->second;
     TORCH_CHECK_VALUE(tensor.sizes() == shape, "the tensor ", shown_name(found->first), " has the shape ",
                       tensor.sizes(), ", but the model needs ", shape, ".");

@@ -13,6 +13,7 @@
 #include "src/bench/workloads.h"
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/number_checks.h"
 #include "src/cli/texts_option.h"
 #include "src/log.h"
 #include "src/process_memory.h"
@@ -146,9 +147,9 @@ void add_bench(CLI::App& app, Runner& runner) {
       ->check(CLI::IsMember({"forward", "train", "decode", "comm"}))
       ->type_name("NAME ...");
   command->add_option("--iterations", arguments->iterations, "Times that each is measured (default: 3 to 5)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command->add_option("--batch-size", arguments->batch_size, "Sequences, in place of the workload's own")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command->add_option("--seq-len", arguments->seq_len, "Tokens of a sequence or a prompt, in place of the workload's")
       ->check(CLI::Range(2, 1 << 20));
   command->footer(

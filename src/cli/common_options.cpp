@@ -15,6 +15,7 @@
 #include "parallel/product_library.h"
 #include "parallel/rendezvous.h"
 #include "src/checkpoint/atomic_file.h"
+#include "src/cli/number_checks.h"
 #include "src/launch/local_ranks.h"
 #include "src/log.h"
 
@@ -29,11 +30,9 @@ void add_common_options(CLI::App& command, CommonOptions& options, const std::ve
   } else {
     model->capture_default_str();
   }
-  command.add_option("--tp", options.tp, "Ranks that share the model")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command.add_option("--tp", options.tp, "Ranks that share the model")->check(kPositive)->capture_default_str();
   command.add_option("--threads", options.threads, "Threads of a rank (default: this host's cores / its ranks)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command.add_option("--dtype", options.dtype, "Arithmetic")->check(CLI::IsMember(dtypes))->capture_default_str();
   command
       .add_option("--products", options.products, "Library of large float32 products (auto: as suits the processor)")
@@ -67,16 +66,14 @@ void add_common_options(CLI::App& command, CommonOptions& options, const std::ve
 
 void add_preset_options(CLI::App& command, CommonOptions& options) {
   const char* preset = "Change a preset";
-  command.add_option("--vocab-size", options.vocab_size, "Words")->check(CLI::PositiveNumber)->group(preset);
-  command.add_option("--hidden-size", options.hidden_size, "Width")->check(CLI::PositiveNumber)->group(preset);
-  command.add_option("--num-layers", options.num_layers, "Decoder layers")->check(CLI::PositiveNumber)->group(preset);
-  command.add_option("--num-heads", options.num_heads, "Attention heads")->check(CLI::PositiveNumber)->group(preset);
+  command.add_option("--vocab-size", options.vocab_size, "Words")->check(kPositive)->group(preset);
+  command.add_option("--hidden-size", options.hidden_size, "Width")->check(kPositive)->group(preset);
+  command.add_option("--num-layers", options.num_layers, "Decoder layers")->check(kPositive)->group(preset);
+  command.add_option("--num-heads", options.num_heads, "Attention heads")->check(kPositive)->group(preset);
   command.add_option("--ffn-dim", options.ffn_dim, "Width inside the feed-forward (4 x hidden)")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->group(preset);
-  command.add_option("--max-positions", options.max_positions, "Longest sequence")
-      ->check(CLI::PositiveNumber)
-      ->group(preset);
+  command.add_option("--max-positions", options.max_positions, "Longest sequence")->check(kPositive)->group(preset);
 }
 
 void add_log_options(CLI::App& command, CommonOptions& options) {
@@ -93,7 +90,7 @@ void add_log_options(CLI::App& command, CommonOptions& options) {
 
 void add_dp_option(CLI::App& command, CommonOptions& options) {
   command.add_option("--dp", options.dp, "Copies of the model, each with its part of the batch")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
 }
 

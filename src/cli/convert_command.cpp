@@ -10,6 +10,7 @@
 #include "src/checkpoint/convert.h"
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/number_checks.h"
 #include "src/log.h"
 
 namespace optp::cli {
@@ -93,7 +94,7 @@ void add_convert(CLI::App& app, Runner& runner) {
       ->check(CLI::IsMember({kAsStored, "float32", "float16", "bfloat16"}))
       ->capture_default_str();
   command->add_option("--tp", common.tp, "checkpoint: ranks that its files are cut for")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command->add_option("--max-shard-size", arguments->max_shard_size, "hf: largest file of weights (200KB, 5GB)")
       ->capture_default_str();

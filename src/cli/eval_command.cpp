@@ -11,6 +11,7 @@
 
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/number_checks.h"
 #include "src/cli/tokenizer_option.h"
 #include "src/data/token_file.h"
 #include "src/inference/inference_model.h"
@@ -131,11 +132,11 @@ void add_eval(CLI::App& app, Runner& runner) {
   command->add_option("--tokenizer", arguments->tokenizer,
                       "Folder with vocab.json and merges.txt, or bytes (default: the model's own)");
   command->add_option("--window", arguments->window, "Tokens that the model reads at once (2048, or its positions)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command->add_option("--stride", arguments->stride, "Tokens between the starts of two windows (--window)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command->add_option("--batch-size", arguments->batch_size, "Windows in a pass")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command->footer(
       "A token is scored once, in the first window that holds it, except a window's first token. A smaller stride\n"

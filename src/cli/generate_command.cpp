@@ -11,6 +11,7 @@
 
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/number_checks.h"
 #include "src/cli/texts_option.h"
 #include "src/cli/tokenizer_option.h"
 #include "src/data/utf8.h"
@@ -211,10 +212,10 @@ void add_generate(CLI::App& app, Runner& runner) {
                     "Print the text of a single prompt as it comes, also when standard output is no terminal");
   GenerationOptions& options = arguments->options;
   command->add_option("--max-new-tokens", options.max_new_tokens, "Longest continuation")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command->add_option("--num-samples", options.num_samples, "Continuations of each prompt")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   add_texts_option(*command, "--stop", options.stops, "Texts that end a continuation; they are not part of it");
 

@@ -6,6 +6,7 @@
 
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/number_checks.h"
 #include "src/cli/texts_option.h"
 #include "src/plan/plan.h"
 
@@ -60,13 +61,13 @@ void add_plan(CLI::App& app, Runner& runner) {
   command
       ->add_option("--batch-size", shape.batch_size,
                    "Sequences in an optimizer step, over all copies (default: one each)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command
       ->add_option("--micro-batch-size", shape.micro_batch_size,
                    "Sequences that a copy takes at once (default: its whole part of the batch)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
   command->add_option("--seq-len", shape.seq_len, "Tokens of a sequence (default: the model's positions)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command->add_flag("--activation-checkpointing", shape.activation_checkpointing,
                     "Keep the inputs of layers only, and compute the rest again in backward");
   command->add_flag("--sequence-parallel", shape.sequence_parallel,
@@ -74,7 +75,7 @@ void add_plan(CLI::App& app, Runner& runner) {
   command->add_option("--optimizer", arguments->optimizer, "adamw, adam, sgd or rmsprop")
       ->check(CLI::IsMember({"adamw", "adam", "sgd", "rmsprop"}))
       ->capture_default_str();
-  command->add_option("--momentum", arguments->momentum, "sgd, rmsprop")->check(CLI::NonNegativeNumber);
+  command->add_option("--momentum", arguments->momentum, "sgd, rmsprop")->check(kNonNegative);
   command->add_flag("--centered", arguments->centered, "rmsprop");
   command->add_option("--dropout", arguments->dropout, "Default: the model's; 0 alone turns off both")
       ->check(CLI::Range(0.0, 0.999));

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <utility>
 
+#include "src/cli/number_checks.h"
 #include "src/cli/texts_option.h"
 #include "src/train/recipe.h"
 
@@ -46,7 +47,7 @@ void add_data_options(CLI::App& command, TrainArguments& arguments) {
                   "Folder with vocab.json and merges.txt, or bytes (default: the model's own, else bytes)")
       ->group(group);
   command.add_option("--seq-len", arguments.seq_len, "Tokens of a sequence (default: 512, or the model's positions)")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->group(group);
   command.add_flag("--no-shuffle", arguments.no_shuffle, "Sequences in file order")->group(group);
 }
@@ -57,13 +58,11 @@ void add_run_options(CLI::App& command, TrainArguments& arguments) {
   command.add_flag("--resume", arguments.resume, "Go on from the newest checkpoint in --output; with none, start")
       ->group(group);
   const auto steps = [&](const std::string& name, int64_t& value, const std::string& text) {
-    command.add_option(name, value, text)->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
+    command.add_option(name, value, text)->check(kNonNegative)->capture_default_str()->group(group);
   };
-  command.add_option("--epochs", arguments.epochs, "Passes over the data (default: 1)")
-      ->check(CLI::PositiveNumber)
-      ->group(group);
+  command.add_option("--epochs", arguments.epochs, "Passes over the data (default: 1)")->check(kPositive)->group(group);
   command.add_option("--max-steps", arguments.max_steps, "Optimizer steps, in place of --epochs")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->group(group);
   steps("--save-every", arguments.save_every, "Steps from one checkpoint to the next; 0: only when stopped");
   steps("--eval-every", arguments.eval_every, "Steps from one evaluation to the next; 0: only at the end");
@@ -77,7 +76,7 @@ void add_run_options(CLI::App& command, TrainArguments& arguments) {
   command
       .add_option("--max-skipped-steps", arguments.max_skipped_steps,
                   "Steps in a row without finite loss and gradient, after which the run gives up")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str()
       ->group(group);
   command.add_flag("--verify-first", arguments.verify_first, "Verify this very run on its first batch, then train")
@@ -87,13 +86,13 @@ void add_run_options(CLI::App& command, TrainArguments& arguments) {
 void add_batch_options(CLI::App& command, TrainArguments& arguments) {
   const char* group = "Batch and memory";
   command.add_option("--batch-size", arguments.batch_size, "Sequences in an optimizer step, over all copies")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str()
       ->group(group);
   command
       .add_option("--micro-batch-size", arguments.micro_batch_size,
                   "Sequences that a copy takes at once (default: its whole part of the batch)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->group(group);
   command
       .add_flag("--activation-checkpointing", arguments.activation_checkpointing,
@@ -108,7 +107,7 @@ void add_batch_options(CLI::App& command, TrainArguments& arguments) {
 void add_optimizer_options(CLI::App& command, TrainArguments& arguments) {
   const char* group = "Optimizer";
   const auto number = [&](const std::string& name, double& value, const std::string& text) {
-    command.add_option(name, value, text)->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
+    command.add_option(name, value, text)->check(kNonNegative)->capture_default_str()->group(group);
   };
   command.add_option("--recipe", arguments.recipe, "How a published model was trained; other options change it")
       ->check(CLI::IsMember(recipe_names()))
@@ -120,7 +119,7 @@ void add_optimizer_options(CLI::App& command, TrainArguments& arguments) {
       ->capture_default_str()
       ->group(group);
   command.add_option("--lr", arguments.lr, "Largest learning rate (default: the optimizer's)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->group(group);
   command.add_option("--betas", arguments.betas, "adamw, adam: B1,B2")
       ->delimiter(',')
@@ -129,7 +128,7 @@ void add_optimizer_options(CLI::App& command, TrainArguments& arguments) {
       ->group(group);
   number("--eps", arguments.eps, "adamw, adam, rmsprop");
   command.add_option("--weight-decay", arguments.weight_decay, "Default: 0.01 with adamw, else 0")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->group(group);
   command.add_flag("--no-decay-bias", arguments.no_decay_bias, "No decay for biases and norms")->group(group);
   number("--momentum", arguments.momentum, "sgd, rmsprop");
@@ -143,7 +142,7 @@ void add_optimizer_options(CLI::App& command, TrainArguments& arguments) {
       ->capture_default_str()
       ->group(group);
   command.add_option("--warmup-steps", arguments.warmup_steps, "Steps in which the learning rate rises")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str()
       ->group(group);
   number("--min-lr", arguments.min_lr, "Where the schedule ends");
@@ -160,7 +159,7 @@ void add_model_options(CLI::App& command, TrainArguments& arguments) {
       ->check(share)
       ->group(group);
   command.add_option("--init-std", arguments.init_std, "Spread of fresh weights (default: the preset's)")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->group(group);
   add_texts_option(command, "--freeze", arguments.freeze, "Parameters that are not trained: \"model.decoder.embed_*\"")
       ->type_name("PATTERN ...")

@@ -9,6 +9,7 @@
 #include "src/checkpoint/model_source.h"
 #include "src/cli/commands.h"
 #include "src/cli/common_options.h"
+#include "src/cli/number_checks.h"
 #include "src/data/tokenizer.h"
 #include "src/log.h"
 #include "src/verify/bfloat16.h"
@@ -128,11 +129,9 @@ void add_verify(CLI::App& app, Runner& runner) {
   command->add_option("--junit", arguments->junit, "The report as JUnit XML");
   command->add_option("--text", arguments->text, "Use this text, bytes as tokens, in place of random ids");
   command->add_option("--batch-size", options.batch_size, "Sequences, over all copies")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
-  command->add_option("--seq-len", options.seq_len, "Tokens of a sequence")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command->add_option("--seq-len", options.seq_len, "Tokens of a sequence")->check(kPositive)->capture_default_str();
   command->add_option("--epochs", options.epochs, "Epochs of the check stability (default: 3, or more until it falls)")
       ->check(CLI::Range(2, 1000));
 
@@ -140,7 +139,7 @@ void add_verify(CLI::App& app, Runner& runner) {
   command
       ->add_option("--micro-batch-size", options.micro_batch_size,
                    "Sequences that a copy takes at once (default: its whole part of the batch)")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->group(training);
   command->add_flag("--sequence-parallel", options.sequence_parallel, "As in optp train")->group(training);
   command->add_flag("--activation-checkpointing", options.activation_checkpointing, "As in optp train")
@@ -150,13 +149,13 @@ void add_verify(CLI::App& app, Runner& runner) {
   command
       ->add_option("--forward-tolerance", arguments->forward_tolerance,
                    "Logits (default: 1e-05; bfloat16 has a limit of its own, which the report states)")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->group(limits);
   command->add_option("--loss-tolerance", arguments->loss_tolerance, "Losses (default: 0.001; in bfloat16 0.02)")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->group(limits);
   command->add_option("--max-memory-overhead", options.max_memory_overhead, "Sum of the shards over the whole, minus 1")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str()
       ->group(limits);
 
@@ -168,7 +167,7 @@ void add_verify(CLI::App& app, Runner& runner) {
       ->type_name("FAULT")
       ->group(sabotage);
   command->add_option("--inject-layer", arguments->fault_layer, "Decoder layer of the fault (default: the middle)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->group(sabotage);
   command->add_flag("--list-faults", arguments->list_faults, "Print the faults, one a line")->group(sabotage);
   command->footer(

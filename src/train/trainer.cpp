@@ -34,7 +34,7 @@ void check_options(const TrainerOptions& options) {
   at_least("the micro-batch size", options.micro_batch_size(), 0);
   at_least("the number of epochs", options.epochs(), 1);
   at_least("the number of steps", options.max_steps(), 0);
-  at_least("the number of skipped steps to bear", options.max_skipped_steps(), 1);
+  at_least("the number of skipped steps to bear (--max-skipped-steps)", options.max_skipped_steps(), 1);
   at_least("the interval of checkpoints", options.save_every(), 0);
   at_least("the interval of evaluations", options.eval_every(), 0);
   at_least("the number of checkpoints to keep", options.keep_last(), 0);

@@ -64,7 +64,8 @@ TrainingRun::TrainingRun(TrainingSetup& setup, const TrainingSet& train, const T
       schedule_(schedule_of(setup.options.schedule(), length_.total_steps)),
       step_(setup.loss_sum, setup.mesh, *setup.gradients, *setup.optimizer, setup.rows(), setup.options.grad_clip()),
       folder_(setup.options.output()) {
-  TORCH_CHECK_VALUE(validation == nullptr || validation->size() > 0, "the validation data holds no whole sequence.");
+  TORCH_CHECK_VALUE(validation == nullptr || validation->size() > 0,
+                    "the validation data holds no whole sequence; use more of it, or a smaller --seq-len.");
 }
 
 TrainingResult TrainingRun::run() {
@@ -118,7 +119,8 @@ void TrainingRun::load(const std::filesystem::path& path) {
   TrainerState before = trainer_state_from_json(checkpoint.trainer_state(), path.string());
   check_identity(state_.identity, before.identity, path.string());
   TORCH_CHECK_VALUE(before.step <= length_.total_steps, path.string(), " has taken ", before.step,
-                    " steps, more than the ", length_.total_steps, " of this run; ask for more.");
+                    " steps, more than the ", length_.total_steps,
+                    " of this run; give a larger --max-steps or --epochs.");
   checkpoint.load_parameters(setup_.parameters);
   checkpoint.load_optimizer_state(setup_.optimizer->state());
   before.identity = state_.identity;

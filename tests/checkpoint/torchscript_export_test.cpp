@@ -226,7 +226,7 @@ TEST(TorchScriptExportTest, WeightsThatDoNotFitAreErrors) {
   };
   const std::string before = read_bytes(exported.path);
   EXPECT_THAT(error_with([](NamedTensors& tensors) { tensors.erase(tensors.begin() + 3); }),
-              HasSubstr("the tensor \"" + exported.tensors[3].first + "\" is missing."));
+              HasSubstr("the tensor \"" + exported.tensors[3].first + "\" is missing; "));
   EXPECT_THAT(error_with([](NamedTensors& tensors) { tensors.emplace_back("more", at::ones({1})); }),
               HasSubstr("no place for the tensor \"more\""));
   EXPECT_THAT(error_with([](NamedTensors& tensors) { tensors.push_back(tensors[2]); }), HasSubstr("comes twice"));

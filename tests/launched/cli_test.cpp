@@ -31,6 +31,9 @@ TEST(CommandLine, RefusesWrongUsage) {
   expect_refused({"verify", "--tpp", "2"}, "--tpp");
   expect_refused({"verify", "--tp", "0"}, "--tp");
   expect_refused({"verify", "--tp", "two"}, "--tp");
+  expect_refused({"train", "--epochs", "0"}, "--epochs: 0 must be above 0");
+  expect_refused({"train", "--lr", "nan"}, "--lr: nan must be 0 or more");
+  expect_refused({"train", "--weight-decay", "inf"}, "--weight-decay: inf must be 0 or more");
   expect_refused({"verify", "--tp", "13"}, "12 heads");
   expect_refused({"verify", "--checks", "forwards"}, "\"forwards\" is no check");
   expect_refused({"verify", "--checks", ""}, "--checks");
