@@ -22,7 +22,9 @@ void run_ranks_over(Mesh::Comm comm, int64_t tp, int64_t dp, const std::function
         at::set_num_threads(1);
         // A rank that fails leaves the others waiting: they give up after this long, and the first error is the one
         // shown.
-        const Mesh mesh(store, rank, tp * dp, {.tp = tp, .dp = dp, .timeout = std::chrono::seconds(20), .comm = comm});
+        const Mesh mesh(
+            store, rank, tp * dp,
+            {.tp = tp, .dp = dp, .timeout = std::chrono::seconds(20), .comm = comm, .check_collectives = true});
         body(mesh);
       } catch (...) {
         const std::lock_guard lock(mutex);

@@ -8,7 +8,8 @@
 
 namespace optp::testing {
 
-/// Runs `body(mesh)` on tp x dp threads that are connected, and returns when all are done. The first exception of any
+/// Runs `body(mesh)` on tp x dp threads that are connected and check that they agree on each collective, and returns
+/// when all are done. The first exception of any
 /// rank is rethrown. GoogleTest's assertions work inside.
 void run_ranks_over(Mesh::Comm comm, int64_t tp, int64_t dp, const std::function<void(const Mesh&)>& body);
 
