@@ -8,8 +8,8 @@ python=$(base_python) || die 2 "no python3 of version 3.10 or newer was found: a
 case " $* " in
   *" --help "* | *" -h "*) ;;
   *)
-    configured || configure_release -DOPTP_BUILD_TESTS=OFF
-    build_release optp
+    configured || configure_build -DOPTP_BUILD_TESTS=OFF
+    build_target optp
     ;;
 esac
-exec "$python" "$root/scripts/bench_pairs.py" --program "$root/build/release/optp" "$@"
+exec "$python" "$root/scripts/bench_pairs.py" --program "$root/build/$preset/optp" "$@"

@@ -5,9 +5,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 set_up build
-configured || configure_release -DOPTP_BUILD_TESTS=OFF
-build_release optp
-optp=$root/build/release/optp
+configured || configure_build -DOPTP_BUILD_TESTS=OFF
+build_target optp
+optp=$root/build/$preset/optp
 
 if [ $# != 0 ]; then
   exec "$optp" "$@"

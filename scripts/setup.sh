@@ -239,27 +239,30 @@ set_up() {
   fi
 }
 
-# configured: build/release is there and fits what set_up found.
+# The preset that is built and tested.
+preset=${OPTP_PRESET:-release}
+
+# configured: build/PRESET is there and fits what set_up found.
 configured() {
-  local ninja_file=$root/build/release/build.ninja
+  local ninja_file=$root/build/$preset/build.ninja
   [ -e "$ninja_file" ] && [ ! "$root/CMakePresets.json" -nt "$ninja_file" ] && same_torch
 }
-same_torch() { grep -Fxqs "Torch_DIR:PATH=$torch_dir" "$root/build/release/CMakeCache.txt"; }
+same_torch() { grep -Fxqs "Torch_DIR:PATH=$torch_dir" "$root/build/$preset/CMakeCache.txt"; }
 
-# configure_release CMAKE-OPTIONS...: makes or changes build/release.
-configure_release() {
-  same_torch || rm -f "$root/build/release/CMakeCache.txt"  # it also remembers the old LibTorch's libraries
-  (cd "$root" && cmake --preset release "-DTorch_DIR:PATH=$torch_dir" "$@") >&2
+# configure_build CMAKE-OPTIONS...: makes or changes build/PRESET.
+configure_build() {
+  same_torch || rm -f "$root/build/$preset/CMakeCache.txt"  # it also remembers the old LibTorch's libraries
+  (cd "$root" && cmake --preset "$preset" "-DTorch_DIR:PATH=$torch_dir" "$@") >&2
 }
 
-# build_release TARGET: with a job a core, or a GiB of memory, which a source that includes LibTorch takes.
-build_release() {
+# build_target TARGET: with a job a core, or a GiB of memory, which a source that includes LibTorch takes.
+build_target() {
   local jobs memory
   jobs=$(nproc)
   memory=$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)
   [ "$memory" -ge "$jobs" ] || jobs=$((memory > 0 ? memory : 1))
   say "building (the first time takes some minutes)"
-  cmake --build "$root/build/release" --parallel "$jobs" --target "$1" >&2
+  cmake --build "$root/build/$preset" --parallel "$jobs" --target "$1" >&2
 }
 
 # list_sources: the C++ files of the project, each ended by a NUL.
