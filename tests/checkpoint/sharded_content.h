@@ -86,9 +86,10 @@ inline std::vector<NamedShard> cut_empty(const std::vector<WholeTensor>& whole, 
   return shards;
 }
 
-/// Bit for bit, NaNs included.
+/// Bit for bit, NaNs included. (No bytes may have no address, which memcmp does not take.)
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() &&
+  if (a.scalar_type() != b.scalar_type() || a.sizes() != b.sizes()) return false;
+  return a.nbytes() == 0 ||
          std::memcmp(a.contiguous().const_data_ptr(), b.contiguous().const_data_ptr(), a.nbytes()) == 0;
 }
 
